@@ -1,0 +1,25 @@
+//! The guest-physical places that the bundle's builder and the hypervisor fill in for a partition.
+//!
+//! A partition's memory starts at guest-physical 0. The 128 KiB below 1 MiB, where a PC keeps its firmware,
+//! belong to Partita: the host tool puts what it can compute there (PVH start info, Linux's boot parameters,
+//! first page tables, command line), the hypervisor adds the ACPI tables, because only it knows the APIC IDs.
+
+/// Start of the area that Partita fills in, guest-physical.
+pub const FIRMWARE_BASE: u64 = 0xE_0000;
+/// Length of that area in bytes.
+pub const FIRMWARE_LEN: u64 = 0x2_0000;
+
+/// Where the hypervisor puts the RSDP. The tables it points to follow.
+pub const RSDP: u64 = FIRMWARE_BASE;
+/// Bytes that the hypervisor may fill from [`RSDP`] on.
+pub const ACPI_LEN: u64 = 0x4000;
+
+/// Where the host tool may put what it computes, up to the end of the firmware area.
+pub const HOST_BASE: u64 = FIRMWARE_BASE + ACPI_LEN;
+/// Bytes that the host tool may fill from [`HOST_BASE`] on.
+pub const HOST_LEN: u64 = FIRMWARE_LEN - ACPI_LEN;
+
+/// Largest memory of one partition: it lies below the APIC page and the PCI hole.
+pub const MEMORY_MAX: u64 = 3 << 30;
+/// Smallest memory of one partition, and the granule of its size and of its host-physical address.
+pub const MEMORY_GRANULE: u64 = 2 << 20;
