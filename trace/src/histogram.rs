@@ -1,0 +1,242 @@
+//! Log-linear histograms in fixed memory: always on, so that nothing is lost when a ring wraps.
+//!
+//! Values below 32 have a bucket each; above, every octave has 16 buckets, so that a bucket is at most 1/16 of
+//! its lowest value wide. Every 64-bit value has a bucket, so that recording needs no clamp.
+
+use core::marker::PhantomData;
+use core::ptr::NonNull;
+
+use crate::names::ExitReason;
+use crate::sync::{AtomicU32, AtomicU64, Ordering};
+
+/// Buckets in one octave, as a power of two.
+pub const SUB_BITS: u32 = 4;
+/// Buckets of one histogram.
+pub const BUCKETS: usize = ((u64::BITS - SUB_BITS - 1) as usize) * (1 << SUB_BITS) + (2 << SUB_BITS);
+/// Bytes of one histogram in a bank.
+pub const HISTOGRAM_LEN: usize = 3968;
+/// Bytes of a bank: the histograms of one pCPU.
+pub const BANK_LEN: usize = HISTOGRAM_LEN * HistogramId::COUNT;
+
+/// The bucket of a value.
+#[inline(always)]
+pub const fn bucket_of(ticks: u64) -> usize {
+    // With bit 4 set the logarithm is at least 4, so that small values need no branch of their own: their shift
+    // is 0 and they are their own index.
+    let shift = (ticks | (1 << SUB_BITS)).ilog2() - SUB_BITS;
+    ((shift as usize) << SUB_BITS) + (ticks >> shift) as usize
+}
+
+/// The lowest and the highest value of a bucket below [`BUCKETS`].
+pub const fn bucket_range(bucket: usize) -> (u64, u64) {
+    if bucket < (1 << SUB_BITS) {
+        return (bucket as u64, bucket as u64);
+    }
+    let shift = (bucket >> SUB_BITS) - 1;
+    let mantissa = (bucket - (shift << SUB_BITS)) as u64;
+    let low = mantissa << shift;
+    (low, low + ((1 << shift) - 1))
+}
+
+/// What a histogram is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum HistogramId {
+    /// Durations of exits for one reason.
+    Exit(ExitReason),
+    /// From a guest's exit to the physical ICR write that forwards its IPI.
+    IcrForward,
+    /// From the sender's stamp to the target's first stamp after the exit, kicked by NMI.
+    KickNmi,
+    /// The same, kicked by a vector.
+    KickVector,
+    /// Round trips of SMP calls, at the caller.
+    SmpCall,
+}
+
+impl HistogramId {
+    /// Number of histograms in a bank: their indices are `0..COUNT`.
+    pub const COUNT: usize = ExitReason::COUNT + 4;
+
+    /// A dense index: its place in the bank.
+    #[inline(always)]
+    pub const fn as_index(self) -> usize {
+        match self {
+            Self::Exit(reason) => reason.as_index(),
+            Self::IcrForward => ExitReason::COUNT,
+            Self::KickNmi => ExitReason::COUNT + 1,
+            Self::KickVector => ExitReason::COUNT + 2,
+            Self::SmpCall => ExitReason::COUNT + 3,
+        }
+    }
+
+    /// The histogram with this index.
+    pub const fn from_index(index: usize) -> Option<Self> {
+        if let Some(reason) = ExitReason::from_index(index) {
+            return Some(Self::Exit(reason));
+        }
+        match index.wrapping_sub(ExitReason::COUNT) {
+            0 => Some(Self::IcrForward),
+            1 => Some(Self::KickNmi),
+            2 => Some(Self::KickVector),
+            3 => Some(Self::SmpCall),
+            _ => None,
+        }
+    }
+
+    /// Its group in `hist.json`: `exit`, `ipi`, `kick` or `smp_call`.
+    pub const fn kind(self) -> &'static str {
+        match self {
+            Self::Exit(_) => "exit",
+            Self::IcrForward => "ipi",
+            Self::KickNmi | Self::KickVector => "kick",
+            Self::SmpCall => "smp_call",
+        }
+    }
+
+    /// Its name in its group.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Exit(reason) => reason.name(),
+            Self::IcrForward => "icr_forward",
+            Self::KickNmi => "nmi",
+            Self::KickVector => "vector",
+            Self::SmpCall => "roundtrip",
+        }
+    }
+}
+
+/// One histogram in shared memory. All zeros is empty.
+#[repr(C, align(64))]
+struct Cells {
+    count: AtomicU64,
+    sum: AtomicU64,
+    max: AtomicU64,
+    /// `u64::MAX` minus the minimum, so that zeroed memory is an empty histogram.
+    min_inverted: AtomicU64,
+    buckets: [AtomicU32; BUCKETS],
+}
+
+#[cfg(not(loom))]
+const _: () = assert!(size_of::<Cells>() == HISTOGRAM_LEN);
+// Four pCPUs' histograms are a small part of the hypervisor's memory.
+const _: () = assert!(4 * BANK_LEN <= 360 << 10);
+
+/// The histograms of one pCPU, of which the caller is the only writer. A reader elsewhere may see a value in one
+/// counter and not yet in another; each counter is exact when the writer rests.
+pub struct HistogramBank<'a> {
+    cells: NonNull<Cells>,
+    memory: PhantomData<&'a Cells>,
+}
+
+// SAFETY: the memory behind it is only ever accessed through atomics.
+unsafe impl Send for HistogramBank<'_> {}
+
+impl HistogramBank<'_> {
+    /// A bank at `base`.
+    ///
+    /// # Safety
+    /// `base` is aligned to 64 bytes and points to [`BANK_LEN`] bytes that live for the bank's lifetime, start as
+    /// zeros or as an earlier bank's, and are accessed only through atomics meanwhile.
+    pub unsafe fn new(base: NonNull<u8>) -> Self {
+        Self { cells: base.cast(), memory: PhantomData }
+    }
+
+    /// A copy of one histogram.
+    #[cfg(any(test, feature = "std", loom))]
+    pub fn snapshot(&self, id: HistogramId) -> HistogramSnapshot {
+        // SAFETY: as in `record`.
+        let cells = unsafe { self.cells.add(id.as_index()).as_ref() };
+        HistogramSnapshot {
+            id,
+            count: cells.count.load(Ordering::Relaxed),
+            sum: cells.sum.load(Ordering::Relaxed),
+            max: cells.max.load(Ordering::Relaxed),
+            min: !cells.min_inverted.load(Ordering::Relaxed),
+            buckets: cells.buckets.iter().map(|b| b.load(Ordering::Relaxed)).collect(),
+        }
+    }
+
+    /// Counts a duration: wait-free, with a bounded handful of plain loads and stores.
+    #[inline]
+    pub fn record(&mut self, id: HistogramId, ticks: u64) {
+        // SAFETY: the index is below `HistogramId::COUNT`, which `BANK_LEN` covers (contract of `new`).
+        let cells = unsafe { self.cells.add(id.as_index()).as_ref() };
+        // SAFETY: `bucket_of` is below `BUCKETS` for every value.
+        let bucket = unsafe { cells.buckets.get_unchecked(bucket_of(ticks)) };
+        // Relaxed loads and stores, no read-modify-write: there is one writer, and no counter orders another.
+        bucket.store(bucket.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
+        add(&cells.count, 1);
+        add(&cells.sum, ticks);
+        raise(&cells.max, ticks);
+        raise(&cells.min_inverted, !ticks);
+    }
+}
+
+#[inline(always)]
+fn add(counter: &AtomicU64, amount: u64) {
+    counter.store(counter.load(Ordering::Relaxed).wrapping_add(amount), Ordering::Relaxed);
+}
+
+#[inline(always)]
+fn raise(counter: &AtomicU64, value: u64) {
+    if value > counter.load(Ordering::Relaxed) {
+        counter.store(value, Ordering::Relaxed);
+    }
+}
+
+/// A copy of a histogram.
+#[cfg(any(test, feature = "std", loom))]
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HistogramSnapshot {
+    /// What it is about.
+    pub id: HistogramId,
+    /// Recorded values.
+    pub count: u64,
+    /// Their sum, modulo 2^64.
+    pub sum: u64,
+    /// The lowest; `u64::MAX` if there is none.
+    pub min: u64,
+    /// The highest; 0 if there is none.
+    pub max: u64,
+    buckets: Vec<u32>,
+}
+
+#[cfg(any(test, feature = "std", loom))]
+impl HistogramSnapshot {
+    /// A histogram of a dump: [`HISTOGRAM_LEN`] bytes, or `None` if fewer are there.
+    pub fn from_bytes(id: HistogramId, bytes: &[u8]) -> Option<Self> {
+        let (head, rest) = bytes.split_at_checked(32)?;
+        let buckets = rest.get(..BUCKETS * 4)?;
+        let mut words = head.chunks_exact(8).filter_map(|w| w.try_into().ok().map(u64::from_le_bytes));
+        Some(Self {
+            id,
+            count: words.next()?,
+            sum: words.next()?,
+            max: words.next()?,
+            min: !words.next()?,
+            buckets: buckets.chunks_exact(4).filter_map(|b| b.try_into().ok().map(u32::from_le_bytes)).collect(),
+        })
+    }
+
+    /// The buckets that are not empty: lowest value, highest value, count.
+    pub fn buckets(&self) -> impl Iterator<Item = (u64, u64, u32)> + '_ {
+        self.buckets.iter().enumerate().filter(|(_, n)| **n != 0).map(|(i, &n)| {
+            let (low, high) = bucket_range(i);
+            (low, high, n)
+        })
+    }
+
+    /// The counters agree with each other: not so if it was copied in the middle of a record, is damaged, or a
+    /// bucket counted past 2^32.
+    pub fn is_consistent(&self) -> bool {
+        let total: u64 = self.buckets.iter().map(|&n| u64::from(n)).sum();
+        let mut filled = self.buckets();
+        match filled.next() {
+            None => self.count == 0,
+            Some((low, high, _)) => {
+                let (last_low, last_high, _) = filled.last().unwrap_or((low, high, 0));
+                total == self.count && (low..=high).contains(&self.min) && (last_low..=last_high).contains(&self.max)
+            }
+        }
+    }
+}
