@@ -1,0 +1,241 @@
+//! One slot: what one caller asks of one target, and the answer.
+//!
+//! ```text
+//!                  post                claim               finish
+//!   Idle, Done  ----------> Posted  ----------> Running  ----------> Done
+//!   (caller)                  |  (target)                 (target)
+//!                             +----------> Idle
+//!                               withdraw (caller)
+//! ```
+//! Only the caller leaves `Idle` and `Done`, so a slot has one producer. Only the target leaves `Running`. Both may
+//! leave `Posted`, by compare-and-swap: exactly one of them wins, so a call is run or withdrawn, never both.
+
+use super::reply::{Answer, Stamps};
+use crate::sync::{AtomicPtr, AtomicU32, AtomicU64, Ordering, const_unless_loom};
+
+/// A function that one pCPU asks another to run. It gets the caller's argument, and its value is the result.
+///
+/// Both are values, not references: nothing dangles when a caller gives up. The function runs with interrupts off
+/// on someone else's core, so it is short and takes no lock.
+pub type Function = fn(u64) -> u64;
+
+/// Where a slot is in its cycle.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Phase {
+    /// Nothing was asked, or what was asked was withdrawn.
+    Idle = 0,
+    /// Asked for and not begun.
+    Posted = 1,
+    /// The target runs it.
+    Running = 2,
+    /// It ran; the result is there.
+    Done = 3,
+}
+
+/// A phase and the number of the call that is in it (modulo 2^30), as one word.
+///
+/// The number makes each post a word of its own, so that a compare-and-swap meant for one call cannot hit the next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Word(u32);
+
+impl Word {
+    const PHASE_BITS: u32 = 2;
+    const PHASE_MASK: u32 = (1 << Self::PHASE_BITS) - 1;
+
+    const fn phase(self) -> Phase {
+        match self.0 & Self::PHASE_MASK {
+            0 => Phase::Idle,
+            1 => Phase::Posted,
+            2 => Phase::Running,
+            _ => Phase::Done,
+        }
+    }
+
+    /// The same call in another phase.
+    const fn with(self, phase: Phase) -> Self {
+        Self(self.0 & !Self::PHASE_MASK | phase as u32)
+    }
+
+    /// The next call, posted.
+    const fn next_posted(self) -> Self {
+        Self(self.0.wrapping_add(1 << Self::PHASE_BITS)).with(Phase::Posted)
+    }
+}
+
+/// What one caller asks of one target, and the answer: one cache line.
+///
+/// A slot of zero bytes is idle, so that zeroed memory is an array of idle slots.
+#[derive(Debug)]
+#[repr(C, align(64))]
+pub struct Slot {
+    word: AtomicU32,
+    /// The caller's own: 1 from a post that it waits for until it has taken note of how that ended.
+    awaited: AtomicU32,
+    function: AtomicPtr<()>,
+    /// The argument until the function runs, its result afterwards.
+    value: AtomicU64,
+    posted: AtomicU64,
+    kicked: AtomicU64,
+    entered: AtomicU64,
+    run: AtomicU64,
+    done: AtomicU64,
+}
+
+#[cfg(not(loom))]
+const _: () = assert!(size_of::<Slot>() == 64);
+
+/// A call that the target has claimed and must finish.
+#[derive(Debug)]
+pub(super) struct Claimed {
+    word: Word,
+    function: Option<Function>,
+    argument: u64,
+}
+
+impl Claimed {
+    /// Runs the function.
+    #[inline]
+    pub(super) fn run(&self) -> u64 {
+        // `post` stores a function before it makes a slot claimable, so that there always is one.
+        self.function.map_or(0, |function| function(self.argument))
+    }
+}
+
+/// What became of a call that its caller waits for no longer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// It was answered.
+    Answered(Answer),
+    /// It was withdrawn before the target claimed it, and will never run.
+    Withdrawn,
+    /// The target runs it, and its result will be dropped.
+    Running,
+}
+
+impl Slot {
+    const_unless_loom! {
+        /// An idle slot.
+        pub fn new() -> Self {
+            Self {
+                word: AtomicU32::new(0),
+                awaited: AtomicU32::new(0),
+                function: AtomicPtr::new(core::ptr::null_mut()),
+                value: AtomicU64::new(0),
+                posted: AtomicU64::new(0),
+                kicked: AtomicU64::new(0),
+                entered: AtomicU64::new(0),
+                run: AtomicU64::new(0),
+                done: AtomicU64::new(0),
+            }
+        }
+    }
+
+    /// The phase at this moment; any pCPU may look.
+    #[inline]
+    pub fn phase(&self) -> Phase {
+        Word(self.word.load(Ordering::Relaxed)).phase()
+    }
+
+    /// Caller: asks for a call, unless an earlier one is not over. `posted` is the time now.
+    #[inline]
+    pub(super) fn post(&self, function: Function, argument: u64, awaited: bool, posted: u64) -> bool {
+        // Acquire: a target that finished the last call read its argument before this overwrites it.
+        let last = Word(self.word.load(Ordering::Acquire));
+        // A call that is over but still awaited is one that this one is nested in.
+        let is_over = matches!(last.phase(), Phase::Idle | Phase::Done);
+        if !is_over || self.awaited.load(Ordering::Relaxed) != 0 {
+            return false;
+        }
+        self.function.store(function as *mut (), Ordering::Relaxed);
+        self.value.store(argument, Ordering::Relaxed);
+        self.awaited.store(u32::from(awaited), Ordering::Relaxed);
+        self.posted.store(posted, Ordering::Relaxed);
+        self.kicked.store(0, Ordering::Relaxed);
+        // Release: whoever claims this post sees the function and the argument stored above.
+        self.word.store(last.next_posted().0, Ordering::Release);
+        true
+    }
+
+    /// Caller: notes the time of the kick, which follows at once.
+    #[inline]
+    pub(super) fn note_kick(&self, at: u64) {
+        // Relaxed: the kick itself makes it visible to the target, and the caller reads it again itself.
+        self.kicked.store(at, Ordering::Relaxed);
+    }
+
+    /// Caller: takes a post back. `false` if the target has claimed it: it runs, or has run.
+    #[inline]
+    pub(super) fn withdraw(&self) -> bool {
+        // Relaxed: the last one to post was this caller.
+        let word = Word(self.word.load(Ordering::Relaxed));
+        // One compare-and-swap decides between this and the target's claim. Relaxed: a withdrawn call has neither
+        // been read nor written by the target, and after a failure `end_wait` looks again.
+        let swap = |idle: Word| self.word.compare_exchange(word.0, idle.0, Ordering::Relaxed, Ordering::Relaxed);
+        word.phase() == Phase::Posted && swap(word.with(Phase::Idle)).is_ok()
+    }
+
+    /// Caller: ends the wait for a call that is withdrawn, answered or given up while it runs; a new one can be posted
+    /// as soon as the target lets go of the slot.
+    #[inline]
+    pub(super) fn end_wait(&self) -> Ended {
+        // Acquire: pairs with `finish`, so that the result and the stamps are those of this call.
+        let ended = match Word(self.word.load(Ordering::Acquire)).phase() {
+            Phase::Done => Ended::Answered(Answer {
+                result: self.value.load(Ordering::Relaxed),
+                stamps: Stamps {
+                    posted: self.posted.load(Ordering::Relaxed),
+                    kicked: self.kicked.load(Ordering::Relaxed),
+                    entered: self.entered.load(Ordering::Relaxed),
+                    run: self.run.load(Ordering::Relaxed),
+                    done: self.done.load(Ordering::Relaxed),
+                },
+            }),
+            Phase::Running => Ended::Running,
+            Phase::Idle | Phase::Posted => Ended::Withdrawn,
+        };
+        self.awaited.store(0, Ordering::Relaxed);
+        ended
+    }
+
+    /// Target: claims a posted call, which nobody can withdraw from then on. `None` if there is none.
+    #[inline]
+    #[expect(unsafe_code, reason = "an atomic holds no function pointer, so that one is made of a data pointer")]
+    pub(super) fn claim(&self) -> Option<Claimed> {
+        let posted = Word(self.word.load(Ordering::Relaxed));
+        if posted.phase() != Phase::Posted {
+            return None;
+        }
+        let word = posted.with(Phase::Running);
+        // Acquire: pairs with the post's release, so that the function and the argument are those of this post.
+        // A failure means withdrawn; if the caller has posted again since, it also sets the pending bit again.
+        self.word.compare_exchange(posted.0, word.0, Ordering::Acquire, Ordering::Relaxed).ok()?;
+        let function = self.function.load(Ordering::Relaxed);
+        // SAFETY: the pointer is null, from `new` or zeroed memory, or was made from a `Function` by `post`; an
+        // `Option<Function>` has the layout of the pointer, null for `None`.
+        let function = unsafe { core::mem::transmute::<*mut (), Option<Function>>(function) };
+        Some(Claimed { word, function, argument: self.value.load(Ordering::Relaxed) })
+    }
+
+    /// Target: publishes the result of a claimed call; returns when it was posted and kicked.
+    #[inline]
+    pub(super) fn finish(&self, call: &Claimed, result: u64, entered: u64, run: u64, done: u64) -> Stamps {
+        // Read before the word is released: after it, the caller may post again.
+        let posted = self.posted.load(Ordering::Relaxed);
+        let kicked = self.kicked.load(Ordering::Relaxed);
+        self.value.store(result, Ordering::Relaxed);
+        self.entered.store(entered, Ordering::Relaxed);
+        self.run.store(run, Ordering::Relaxed);
+        self.done.store(done, Ordering::Relaxed);
+        // Release: a caller that sees `Done` sees the result and the stamps, and all that the function wrote.
+        // A plain store will do, because only the target leaves `Running`.
+        self.word.store(call.word.with(Phase::Done).0, Ordering::Release);
+        Stamps { posted, kicked, entered, run, done }
+    }
+}
+
+impl Default for Slot {
+    fn default() -> Self {
+        Self::new()
+    }
+}

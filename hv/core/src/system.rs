@@ -1,0 +1,144 @@
+//! The description of a partitioned system: what the host tool makes of a system file, what the bundle carries,
+//! and what the hypervisor divides the machine by.
+//!
+//! The host checks it (`partita check`) and the hypervisor checks it again at boot, by the same rules.
+
+use heapless::{String, Vec};
+use serde::{Deserialize, Serialize};
+
+/// Most partitions of one system.
+pub const PARTITIONS_MAX: usize = 16;
+/// Most pCPUs of one partition.
+pub const PARTITION_PCPUS_MAX: usize = 32;
+/// Longest name of a system or a partition, in bytes.
+pub const NAME_MAX: usize = 32;
+
+/// Name of a system or a partition.
+pub type Name = String<NAME_MAX>;
+
+/// A whole system.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SystemConfig {
+    /// What people call it.
+    pub name: Name,
+    /// The hypervisor's own core.
+    pub housekeeping: Housekeeping,
+    /// The trace.
+    pub trace: TraceConfig,
+    /// The partitions, in the order of the system file. Their index is their number.
+    pub partitions: Vec<Partition, PARTITIONS_MAX>,
+}
+
+/// The hypervisor's own core: it runs no guest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Housekeeping {
+    /// Its pCPU number.
+    pub pcpu: u16,
+    /// SMP calls that it makes to every other pCPU in use, per second; 0 for never.
+    pub smp_call_hz: u32,
+    /// How long an SMP call waits before it reports its late targets, in milliseconds.
+    pub smp_call_deadline_ms: u32,
+    /// End the run after so many rounds of SMP calls; 0 for no such end. A latency or kick test counts with it.
+    pub smp_call_rounds: u32,
+}
+
+/// The trace.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TraceConfig {
+    /// Bytes of each pCPU's ring; a power of two from 4 KiB to 4 MiB.
+    pub ring_bytes: u32,
+}
+
+/// One partition.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Partition {
+    /// What people call it; unique in the system.
+    pub name: Name,
+    /// vCPU n runs on the n-th of these, alone, for ever.
+    pub pcpus: Vec<u16, PARTITION_PCPUS_MAX>,
+    /// Who owns the local APIC of its pCPUs.
+    pub lapic: LapicMode,
+    /// Bytes of guest-physical memory, from address 0.
+    pub memory_bytes: u64,
+    /// Host-physical address of that memory, or `None` to let the hypervisor choose.
+    pub memory_at: Option<u64>,
+    /// How its first vCPU starts.
+    pub entry: Entry,
+    /// What the guest is told about its hypervisor.
+    pub identity: Identity,
+    /// The serial port it owns.
+    pub console: Option<SerialPort>,
+    /// What its end means for the run.
+    pub expect: Expectation,
+}
+
+/// Who owns the local APIC of a partition's pCPUs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LapicMode {
+    /// The guest: timer, EOI, TPR and received interrupts cost no exit.
+    Passthrough,
+}
+
+/// How a partition's first vCPU starts. All addresses are guest-physical.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Entry {
+    /// PVH: 32-bit protected mode without paging, EBX = start info
+    /// (Xen, docs/misc/pvh.pandoc).
+    Pvh {
+        /// First instruction.
+        entry: u32,
+        /// The `hvm_start_info`.
+        start_info: u32,
+    },
+    /// Linux's 64-bit boot protocol: long mode, identity-mapped, RSI = boot parameters
+    /// (Linux, Documentation/arch/x86/boot.rst, "64-bit Boot Protocol").
+    Linux64 {
+        /// First instruction.
+        entry: u64,
+        /// The `boot_params`.
+        boot_params: u64,
+        /// Root of the first page tables.
+        page_tables: u64,
+        /// The first GDT: 0x10 is code, 0x18 is data.
+        gdt: u64,
+    },
+}
+
+/// What a guest is told about its hypervisor in CPUID.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Identity {
+    /// Partita's own leaves only.
+    Partita,
+    /// And VMware's, by which Linux learns its frequencies and accepts x2APIC without interrupt remapping.
+    Linux,
+}
+
+/// A PC serial port that a partition can own. COM1 is the hypervisor's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SerialPort {
+    /// Ports 0x2F8 to 0x2FF.
+    Com2,
+    /// Ports 0x3E8 to 0x3EF.
+    Com3,
+    /// Ports 0x2E8 to 0x2EF.
+    Com4,
+}
+
+/// What the end of a partition means for the run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Expectation {
+    /// It ends by itself, with success; the run ends when all such partitions have.
+    Finish,
+    /// It runs for as long as the others do; its end is a failure.
+    Run,
+}
+
+impl core::fmt::Display for SerialPort {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(match self {
+            Self::Com2 => "COM2",
+            Self::Com3 => "COM3",
+            Self::Com4 => "COM4",
+        })
+    }
+}

@@ -1,0 +1,271 @@
+//! Models of the mailbox, checked by loom in all interleavings up to a number of preemptions.
+//!
+//! Run with `RUSTFLAGS="--cfg loom" cargo test -p partita-core --release --test loom_smp_call`.
+
+#![cfg(loom)]
+
+use std::cell::Cell;
+use std::sync::Arc;
+
+use loom::sync::Notify;
+use loom::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use loom::thread;
+use partita_core::arch::{Arch, PcpuId};
+use partita_core::pcpu_set::PcpuSet;
+use partita_core::smp_call::{Deadline, Mailbox, Reply, Slot, SmpCalls};
+
+/// pCPUs that are loom's threads.
+#[derive(Debug)]
+enum Model {}
+
+loom::thread_local! {
+    static ME: Cell<u16> = Cell::new(0);
+    /// A clock of one's own: it counts the looks at it, so that a wait ends after some.
+    static CLOCK: Cell<u64> = Cell::new(0);
+}
+
+loom::lazy_static! {
+    /// Kicks: level-triggered, and what was written before is visible after.
+    static ref KICKS: [Notify; 3] = [Notify::new(), Notify::new(), Notify::new()];
+    /// For each pCPU, the sum of the arguments it ran.
+    static ref RAN: [AtomicU64; 3] = [AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0)];
+}
+
+impl Arch for Model {
+    fn pcpu() -> PcpuId {
+        PcpuId(ME.with(Cell::get))
+    }
+
+    fn now() -> u64 {
+        CLOCK.with(|clock| clock.replace(clock.get() + 1))
+    }
+
+    fn ticks_per_ms() -> u64 {
+        1
+    }
+
+    fn relax() {
+        thread::yield_now();
+    }
+
+    fn arch_init_smp_call() {}
+
+    fn arch_smp_call_kick_pcpu(target: PcpuId) {
+        KICKS[target.index()].notify();
+    }
+}
+
+/// Adds its argument to what this pCPU ran. Arguments are powers of 16, so that the sum tells each call and how often.
+fn add(argument: u64) -> u64 {
+    let ran = &RAN[Model::pcpu().index()];
+    // Not atomic as a whole: two runs at once would lose one.
+    ran.store(ran.load(Relaxed) + argument, Relaxed);
+    argument + 1
+}
+
+fn ran(pcpu: u16) -> u64 {
+    RAN[usize::from(pcpu)].load(Relaxed)
+}
+
+struct Storage {
+    mailboxes: Vec<Mailbox>,
+    slots: Vec<Slot>,
+}
+
+impl Storage {
+    /// For so many pCPUs, all online.
+    fn new(pcpus: u16) -> Arc<Self> {
+        let storage = Arc::new(Self {
+            mailboxes: (0..pcpus).map(|_| Mailbox::new()).collect(),
+            slots: (0..pcpus * pcpus).map(|_| Slot::new()).collect(),
+        });
+        (0..pcpus).for_each(|pcpu| storage.be(pcpu).init_smp_call());
+        storage
+    }
+
+    /// From here on, this thread is that pCPU.
+    fn be(&self, pcpu: u16) -> SmpCalls<'_, Model> {
+        ME.with(|me| me.set(pcpu));
+        SmpCalls::new(&self.mailboxes, &self.slots).unwrap()
+    }
+}
+
+/// A deadline that comes after so many looks at the clock.
+fn after(ticks: u64) -> Deadline {
+    Deadline::at(CLOCK.with(Cell::get) + ticks)
+}
+
+/// Looks at the clock before a caller has waited for a turn: for the check of the deadline, the post and the kick.
+const ONE_TURN: u64 = 3;
+
+const NEVER: Deadline = Deadline::at(u64::MAX);
+
+/// What must have run if a call with this argument got this reply.
+fn expect(reply: Reply, argument: u64) -> u64 {
+    match reply {
+        Reply::Answered(told) => {
+            assert_eq!(told.result, argument + 1, "the result is that of this call");
+            assert!(told.stamps.run <= told.stamps.done);
+            argument
+        }
+        Reply::LateRunning => argument,
+        Reply::Late => 0,
+        Reply::Busy | Reply::Unreachable => panic!("{reply:?}"),
+    }
+}
+
+fn check(preemptions: usize, model: impl Fn() + Sync + Send + 'static) {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = Some(preemptions);
+    builder.check(model);
+}
+
+/// A call whose deadline races the target's claim, and then another call in the same slot: each runs once or is
+/// reported late, and a late one never runs, not even with the other's argument.
+#[test]
+fn a_withdrawal_races_the_claim_and_the_slot_is_used_again() {
+    check(3, || {
+        let storage = Storage::new(2);
+        let target = {
+            let storage = storage.clone();
+            thread::spawn(move || {
+                let calls = storage.be(1);
+                for _ in 0..2 {
+                    calls.handle_smp_call(0);
+                    thread::yield_now();
+                }
+            })
+        };
+        let calls = storage.be(0);
+        let mut expected = 0;
+        for argument in [1, 16] {
+            match calls.smp_call_function_single(PcpuId(1), add, argument, after(ONE_TURN)).unwrap() {
+                // The first runs for longer than its caller waited.
+                Reply::Busy => assert_eq!((argument, expected), (16, 1)),
+                reply => expected += expect(reply, argument),
+            }
+        }
+        target.join().unwrap();
+        // What runs late has run by now; what was withdrawn has not.
+        assert_eq!(ran(1), expected);
+        calls_left_run_nothing(&storage, 1, expected);
+    });
+}
+
+/// A target that looks again finds nothing left to run.
+fn calls_left_run_nothing(storage: &Storage, pcpu: u16, expected: u64) {
+    assert_eq!(storage.be(pcpu).handle_smp_call(0), 0);
+    assert_eq!(ran(pcpu), expected);
+}
+
+/// A target that sleeps until it is kicked finds the call when it wakes. If the mark could come after the kick, it
+/// would sleep on and the caller wait for ever, which loom reports.
+#[test]
+fn a_kick_is_never_lost() {
+    check(3, || {
+        let storage = Storage::new(2);
+        let target = {
+            let storage = storage.clone();
+            thread::spawn(move || {
+                let calls = storage.be(1);
+                let mut served = 0;
+                while served < 2 {
+                    if !calls.has_pending(PcpuId(1)) {
+                        KICKS[1].wait();
+                    }
+                    served += calls.handle_smp_call(0);
+                }
+            })
+        };
+        let calls = storage.be(0);
+        let posted = calls.smp_call_function_no_wait(&PcpuSet::single(PcpuId(1)).unwrap(), add, 1).unwrap();
+        assert_eq!(posted.accepted.len(), 1);
+        // The second waits for its turn in the slot.
+        let reply = loop {
+            match calls.smp_call_function_single(PcpuId(1), add, 16, NEVER).unwrap() {
+                Reply::Busy => thread::yield_now(),
+                reply => break reply,
+            }
+        };
+        assert_eq!(expect(reply, 16), 16);
+        target.join().unwrap();
+        assert_eq!(ran(1), 17);
+    });
+}
+
+/// Two callers of one target, at once: each gets the result of its own call.
+#[test]
+fn two_callers_share_a_target() {
+    check(2, || {
+        let storage = Storage::new(3);
+        let other = {
+            let storage = storage.clone();
+            thread::spawn(move || {
+                let calls = storage.be(1);
+                expect(calls.smp_call_function_single(PcpuId(2), add, 16, after(ONE_TURN)).unwrap(), 16)
+            })
+        };
+        let target = {
+            let storage = storage.clone();
+            thread::spawn(move || {
+                let calls = storage.be(2);
+                for _ in 0..2 {
+                    calls.handle_smp_call(0);
+                    thread::yield_now();
+                }
+            })
+        };
+        let calls = storage.be(0);
+        let mine = expect(calls.smp_call_function_single(PcpuId(2), add, 1, after(ONE_TURN)).unwrap(), 1);
+        let expected = mine + other.join().unwrap();
+        target.join().unwrap();
+        assert_eq!(ran(2), expected);
+        calls_left_run_nothing(&storage, 2, expected);
+    });
+}
+
+/// Two that call each other and wait without a deadline: both get their answers, because each serves while it waits.
+#[test]
+fn crossing_callers_answer_each_other() {
+    check(2, || {
+        let storage = Storage::new(2);
+        let call = |storage: &Storage, me: u16| {
+            let calls = storage.be(me);
+            let reply = calls.smp_call_function_single(PcpuId(1 - me), add, 1, NEVER).unwrap();
+            assert_eq!(expect(reply, 1), 1);
+            // It leaves only after it has served: the other may have posted after the last look.
+            while ran(me) == 0 {
+                calls.handle_smp_call(0);
+                thread::yield_now();
+            }
+        };
+        let other = {
+            let storage = storage.clone();
+            thread::spawn(move || call(&storage, 1))
+        };
+        call(&storage, 0);
+        other.join().unwrap();
+        assert_eq!((ran(0), ran(1)), (1, 1));
+    });
+}
+
+/// A target that retires, and comes back, while it is called without a deadline: the call is answered or reported.
+#[test]
+fn a_target_that_retires_is_not_waited_for() {
+    use partita_core::smp_call::PcpuState;
+    check(3, || {
+        let storage = Storage::new(2);
+        let target = {
+            let storage = storage.clone();
+            thread::spawn(move || storage.be(1).retire(PcpuState::Parked))
+        };
+        let calls = storage.be(0);
+        let expected = match calls.smp_call_function_single(PcpuId(1), add, 1, NEVER).unwrap() {
+            Reply::Unreachable => 0,
+            reply => expect(reply, 1),
+        };
+        target.join().unwrap();
+        assert_eq!(ran(1), expected);
+        calls_left_run_nothing(&storage, 1, expected);
+    });
+}
