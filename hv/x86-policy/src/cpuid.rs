@@ -1,0 +1,169 @@
+//! The CPUID policy: what a guest sees of its CPU and of its hypervisor.
+//!
+//! This file decides leaf by leaf; `cpuid_features.rs` says which feature bits show.
+
+use partita_abi::cpuid as abi;
+use partita_core::system::Identity;
+
+use crate::cpuid_features as features;
+use crate::vmware;
+
+/// The registers EAX, EBX, ECX, EDX.
+pub type Registers = [u32; 4];
+
+const ZERO: Registers = [0; 4];
+
+/// The instruction that a guest calls its hypervisor with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HypercallInstruction {
+    /// AMD's.
+    Vmmcall,
+    /// Intel's.
+    Vmcall,
+}
+
+/// What CPUID depends on besides the hardware's answer: fixed when a vCPU starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CpuidContext {
+    /// What the guest is told about its hypervisor.
+    pub identity: Identity,
+    /// How it calls it.
+    pub hypercall: HypercallInstruction,
+    /// Number of the partition.
+    pub partition: u32,
+    /// Number of this vCPU in it.
+    pub vcpu: u32,
+    /// The partition's vCPUs, at least 1.
+    pub vcpus: u32,
+    /// x2APIC ID of this vCPU.
+    pub apic_id: u32,
+    /// Bits of the partition's largest x2APIC ID: [`crate::apic_view::ApicView::id_bits`].
+    pub apic_id_bits: u32,
+    /// I/O base of its console, 0 for none: [`crate::ports::serial_base`].
+    pub console_port: u16,
+    /// TSC frequency in kHz.
+    pub tsc_khz: u32,
+    /// Local APIC timer frequency in kHz, at divide-by-1.
+    pub lapic_khz: u32,
+    /// EAX of the hardware's leaf 0: its highest basic leaf.
+    pub host_max_basic: u32,
+    /// EAX of the hardware's leaf 0x8000_0000: its highest extended leaf.
+    pub host_max_extended: u32,
+}
+
+impl CpuidContext {
+    /// The highest basic leaf that the guest sees: at least the topology leaf 0xB, which needs no hardware.
+    #[inline]
+    pub const fn max_basic(&self) -> u32 {
+        match self.host_max_basic {
+            ..LEAF_TOPOLOGY => LEAF_TOPOLOGY,
+            max @ LEAF_TOPOLOGY..=LEAF_TOPOLOGY_V2 => max,
+            _ => LEAF_TOPOLOGY_V2,
+        }
+    }
+
+    /// The highest extended leaf that the guest sees.
+    #[inline]
+    pub const fn max_extended(&self) -> u32 {
+        if self.host_max_extended > EXTENDED_MAX { EXTENDED_MAX } else { self.host_max_extended }
+    }
+}
+
+const LEAF_TOPOLOGY: u32 = 0xB;
+const LEAF_TOPOLOGY_V2: u32 = 0x1F;
+/// Extended features 2, the last leaf that the policy knows.
+const EXTENDED_MAX: u32 = 0x8000_0021;
+
+/// What the guest gets. `host` is what the hardware answers to the same leaf and subleaf on this pCPU, `cr4` the
+/// guest's CR4. Leaves past the maximum, or that mean nothing to a guest, are zero.
+#[inline]
+pub fn cpuid(leaf: u32, subleaf: u32, host: Registers, cr4: u64, context: &CpuidContext) -> Registers {
+    match leaf {
+        0 => [context.max_basic(), host[1], host[2], host[3]],
+        1..=LEAF_TOPOLOGY_V2 => basic(leaf, subleaf, host, cr4, context),
+        0x4000_0000..=0x4FFF_FFFF => hypervisor(leaf, context),
+        0x8000_0000..=EXTENDED_MAX => extended(leaf, host, context),
+        _ => ZERO,
+    }
+}
+
+fn basic(leaf: u32, subleaf: u32, host: Registers, cr4: u64, context: &CpuidContext) -> Registers {
+    let past_host = leaf > context.host_max_basic;
+    match leaf {
+        LEAF_TOPOLOGY => topology(subleaf, context),
+        _ if past_host => ZERO,
+        0x1 => features::leaf_1(host, cr4, context),
+        0x4 => cache(host, context),
+        0x6 => features::leaf_6(host),
+        0x7 => features::leaf_7(subleaf, host, cr4),
+        0xD => features::leaf_d(subleaf, host),
+        LEAF_TOPOLOGY_V2 => topology(subleaf, context),
+        // Cache descriptors, frequencies, address translation.
+        0x2 | 0x15 | 0x16 | 0x18 => host,
+        // Serial number, MONITOR, PMU, QoS, SGX, trace, key locker and what is still unknown.
+        _ => ZERO,
+    }
+}
+
+fn extended(leaf: u32, host: Registers, context: &CpuidContext) -> Registers {
+    if leaf > context.max_extended() {
+        return ZERO;
+    }
+    match leaf {
+        0x8000_0000 => [context.max_extended(), host[1], host[2], host[3]],
+        0x8000_0001 => features::leaf_8000_0001(host, context),
+        0x8000_0007 => features::leaf_8000_0007(host),
+        0x8000_0008 => features::leaf_8000_0008(host, context),
+        0x8000_001D => cache(host, context),
+        // x2APIC ID; core ID with one thread in each core; one node.
+        0x8000_001E => [context.apic_id, context.apic_id & 0xFF, 0, 0],
+        0x8000_0021 => features::leaf_8000_0021(host),
+        // Brand string, caches and TLBs, large-page TLBs, instruction hints.
+        0x8000_0002..=0x8000_0006 | 0x8000_0019 | 0x8000_001A => host,
+        // SVM, IBS, LWP, memory encryption, QoS and what is still unknown.
+        _ => ZERO,
+    }
+}
+
+/// Leaves 4 and 0x8000_001D: EAX[31:26] is the package's cores less one, EAX[25:14] the vCPUs that share this cache
+/// less one. The last level is shared by all, the others by nobody.
+fn cache(host: Registers, context: &CpuidContext) -> Registers {
+    let [eax, ebx, ecx, edx] = host;
+    if eax & 0x1F == 0 {
+        return host;
+    }
+    let others = context.vcpus.saturating_sub(1);
+    let sharing = if (eax >> 5) & 7 >= 3 { others } else { 0 };
+    let cores = if context.hypercall == HypercallInstruction::Vmcall { others.min(0x3F) << 26 } else { 0 };
+    [eax & 0x3FFF | sharing.min(0xFFF) << 14 | cores, ebx, ecx, edx]
+}
+
+/// Leaves 0xB and 0x1F: one thread in each core, all of them in one package.
+fn topology(subleaf: u32, context: &CpuidContext) -> Registers {
+    const SMT: u32 = 1 << 8;
+    const CORE: u32 = 2 << 8;
+    let [shift, count, kind] = match subleaf {
+        0 => [0, 1, SMT],
+        1 => [context.apic_id_bits, context.vcpus, CORE],
+        _ => [0, 0, 0],
+    };
+    [shift, count, kind | subleaf & 0xFF, context.apic_id]
+}
+
+/// The hypervisor's leaves. Partita's own have fixed numbers in the second slot. The first slot is VMware's for a
+/// Linux guest; for any other it has no signature, only the maximum, so that a guest that scans in steps of 0x100
+/// finds Partita's signature where its leaves begin.
+fn hypervisor(leaf: u32, context: &CpuidContext) -> Registers {
+    let signed = |max, [ebx, ecx, edx]: [u32; 3]| [max, ebx, ecx, edx];
+    match (leaf, context.identity) {
+        (vmware::LEAF_SIGNATURE, Identity::Linux) => signed(vmware::LEAF_TIMING, vmware::SIGNATURE),
+        (vmware::LEAF_SIGNATURE, Identity::Partita) => [abi::LEAF_MAX, 0, 0, 0],
+        (vmware::LEAF_TIMING, Identity::Linux) => {
+            [context.tsc_khz, context.lapic_khz, vmware::hypercall_flag(context.hypercall), 0]
+        }
+        (abi::LEAF_SIGNATURE, _) => signed(abi::LEAF_MAX, abi::signature_registers()),
+        (abi::LEAF_TIMING, _) => [abi::INTERFACE_VERSION, context.tsc_khz, context.lapic_khz, 0],
+        (abi::LEAF_PARTITION, _) => [context.partition, context.vcpu, context.vcpus, context.console_port as u32],
+        _ => ZERO,
+    }
+}

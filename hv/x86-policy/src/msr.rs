@@ -1,0 +1,126 @@
+//! The MSR policy: what RDMSR and WRMSR of a guest do, and SVM's MSR permission map.
+//!
+//! The table itself is in `msr_table.rs`. An MSR that is not in it gets #GP, as hardware gives it for one that it
+//! does not have.
+
+use crate::msr_table::rule;
+
+pub use crate::icr::ICR_MSR;
+
+/// IA32_APIC_BASE.
+pub const APIC_BASE_MSR: u32 = 0x1B;
+/// EFER.
+pub const EFER_MSR: u32 = 0xC000_0080;
+/// x2APIC timer current count.
+pub const TIMER_COUNT_MSR: u32 = 0x839;
+
+/// What a read does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MsrRead {
+    /// No exit: the guest reads the register itself.
+    Pass,
+    /// The guest gets this value.
+    Value(u64),
+    /// The guest gets [`crate::msr_values::apic_base_read`].
+    ApicBase,
+    /// The guest gets its own EFER: [`crate::msr_values::efer_from_vmcb`].
+    Efer,
+    /// The guest gets the timer's current count, by another way than RDMSR.
+    TimerCount,
+    /// #GP, counted.
+    Gp,
+}
+
+/// What a write does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MsrWrite {
+    /// No exit: the guest writes the register itself.
+    Pass,
+    /// Nothing, counted.
+    Ignore,
+    /// Ask [`crate::icr::filter`].
+    Icr,
+    /// Ask [`crate::msr_values::lvt_write`] what to write instead.
+    Lvt,
+    /// Ask [`crate::msr_values::lvt_timer_write`] what to write instead.
+    LvtTimer,
+    /// Ask [`crate::msr_values::apic_base_write`].
+    ApicBase,
+    /// Ask [`crate::msr_values::efer_write`].
+    Efer,
+    /// #GP, counted.
+    Gp,
+}
+
+/// What both accesses to one MSR do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MsrRule {
+    /// RDMSR.
+    pub read: MsrRead,
+    /// WRMSR.
+    pub write: MsrWrite,
+}
+
+/// The MSR policy of one partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MsrPolicy {
+    trap_timer_count: bool,
+}
+
+impl MsrPolicy {
+    /// A policy. With `trap_timer_count` a read of MSR 0x839 exits: QEMU aborts at it when it counts instructions.
+    pub const fn new(trap_timer_count: bool) -> Self {
+        Self { trap_timer_count }
+    }
+
+    /// What RDMSR of `msr` does.
+    #[inline]
+    pub const fn read(self, msr: u32) -> MsrRead {
+        match msr {
+            TIMER_COUNT_MSR if self.trap_timer_count => MsrRead::TimerCount,
+            _ => rule(msr).read,
+        }
+    }
+
+    /// What WRMSR of `msr` does.
+    #[inline]
+    pub const fn write(self, msr: u32) -> MsrWrite {
+        match msr {
+            // The one write that a running guest makes often.
+            ICR_MSR => MsrWrite::Icr,
+            _ => rule(msr).write,
+        }
+    }
+
+    /// Fills SVM's MSR permission map: an access exits unless the policy says `Pass`. To be done once, when a
+    /// partition starts.
+    pub fn fill_msrpm(self, map: &mut [u8; MSRPM_LEN]) {
+        map.fill(0xFF);
+        for (&base, part) in MSRPM_BASES.iter().zip(map.chunks_mut(MSRPM_PART)) {
+            for (group, byte) in part.iter_mut().enumerate() {
+                for slot in 0..4u32 {
+                    let msr = base + group as u32 * 4 + slot;
+                    let read = u8::from(!matches!(self.read(msr), MsrRead::Pass));
+                    let write = u8::from(!matches!(self.write(msr), MsrWrite::Pass));
+                    *byte &= !(0b11 << (slot * 2));
+                    *byte |= (read | write << 1) << (slot * 2);
+                }
+            }
+        }
+    }
+}
+
+/// Bytes of SVM's MSR permission map (APM vol. 2 section 15.11).
+pub const MSRPM_LEN: usize = 0x2000;
+/// Bytes of it for one of its ranges of 0x2000 MSRs.
+const MSRPM_PART: usize = 0x800;
+/// Where its ranges start. Its last 2 KiB are reserved; any other MSR always exits.
+const MSRPM_BASES: [u32; 3] = [0, 0xC000_0000, 0xC001_0000];
+
+/// Reads a permission map as the processor does: whether the access exits.
+pub fn msrpm_intercepts(map: &[u8; MSRPM_LEN], msr: u32, write: bool) -> bool {
+    let offset = msr & 0x1FFF;
+    let Some(part) = MSRPM_BASES.iter().position(|&base| base == msr - offset) else { return true };
+    let byte = map.get(part * MSRPM_PART + (offset / 4) as usize).copied().unwrap_or(0xFF);
+    byte & (1 << ((offset % 4) * 2 + u32::from(write))) != 0
+}

@@ -1,0 +1,154 @@
+//! The I/O port policy: which ports a partition owns, which are emulated, and what the rest give; with SVM's I/O
+//! permission map and the decoding of its I/O exits.
+
+use partita_abi::report::EXIT_PORT;
+use partita_core::system::{Identity, SerialPort};
+
+use crate::vmware::BACKDOOR_PORT;
+
+/// An IN or OUT that exited.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IoAccess {
+    /// The first port.
+    pub port: u16,
+    /// Bytes: 1, 2 or 4.
+    pub size: u8,
+    /// Whether it is an IN.
+    pub input: bool,
+    /// Whether it is INS or OUTS.
+    pub string: bool,
+    /// Whether it has a REP prefix.
+    pub rep: bool,
+}
+
+impl IoAccess {
+    /// Decodes EXITINFO1 of an IOIO exit (APM vol. 2 section 15.10.2).
+    #[inline]
+    pub const fn from_svm(exit_info_1: u64) -> Self {
+        let size = match (exit_info_1 >> 4) & 7 {
+            1 => 1,
+            2 => 2,
+            _ => 4,
+        };
+        Self {
+            port: (exit_info_1 >> 16) as u16,
+            size,
+            input: exit_info_1 & 1 != 0,
+            string: exit_info_1 & (1 << 2) != 0,
+            rep: exit_info_1 & (1 << 3) != 0,
+        }
+    }
+
+    /// The guest's RAX after an IN of this size that read `value`: 8 and 16-bit reads keep the rest of the register,
+    /// 32-bit ones clear the upper half.
+    #[inline]
+    pub const fn merge_rax(self, rax: u64, value: u32) -> u64 {
+        match self.size {
+            1 => rax & !0xFF | (value & 0xFF) as u64,
+            2 => rax & !0xFFFF | (value & 0xFFFF) as u64,
+            _ => value as u64,
+        }
+    }
+}
+
+/// What an IN or OUT that exited does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PortDecision {
+    /// An OUT to the exit port: the partition ends with the byte in AL.
+    Finish,
+    /// An OUT of AL to [`crate::cmos::Cmos::select`].
+    CmosSelect,
+    /// An IN from [`crate::cmos::Cmos::read`].
+    CmosRead,
+    /// A VMware backdoor call, if EAX holds its magic; else as [`Self::Quiet`].
+    Vmware,
+    /// An IN reads all ones, an OUT does nothing. Known and harmless: not counted.
+    Quiet,
+    /// An IN reads all ones, an OUT does nothing. Counted.
+    Refuse,
+    /// #GP, counted: a string form, which would need the guest's memory.
+    Gp,
+}
+
+/// The I/O port policy of one partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PortPolicy {
+    console: Option<SerialPort>,
+    identity: Identity,
+}
+
+const CMOS_INDEX: u16 = 0x70;
+const CMOS_DATA: u16 = 0x71;
+/// The POST diagnostic port: Linux writes it to wait a microsecond.
+const POST_DELAY: u16 = 0x80;
+const PCI_CONFIG_FIRST: u16 = 0xCF8;
+const PCI_CONFIG_LAST: u16 = 0xCFF;
+
+/// Ports of one serial port.
+const SERIAL_LEN: u16 = 8;
+
+/// The first port of a serial port.
+pub const fn serial_base(port: SerialPort) -> u16 {
+    match port {
+        SerialPort::Com2 => 0x2F8,
+        SerialPort::Com3 => 0x3E8,
+        SerialPort::Com4 => 0x2E8,
+    }
+}
+
+impl PortPolicy {
+    /// The policy of a partition that owns `console`.
+    pub const fn new(console: Option<SerialPort>, identity: Identity) -> Self {
+        Self { console, identity }
+    }
+
+    /// Whether the guest reaches this port without an exit.
+    pub const fn owns(self, port: u16) -> bool {
+        match self.console {
+            Some(console) => port.wrapping_sub(serial_base(console)) < SERIAL_LEN,
+            None => false,
+        }
+    }
+
+    /// What an access that exited does.
+    #[inline]
+    pub const fn decide(self, access: IoAccess) -> PortDecision {
+        if access.string {
+            return PortDecision::Gp;
+        }
+        match (access.port, access.input) {
+            (POST_DELAY, _) => PortDecision::Quiet,
+            (EXIT_PORT, false) => PortDecision::Finish,
+            (CMOS_INDEX, false) if access.size == 1 => PortDecision::CmosSelect,
+            (CMOS_DATA, true) if access.size == 1 => PortDecision::CmosRead,
+            // The clock and its memory are read-only.
+            (CMOS_INDEX | CMOS_DATA, _) if access.size == 1 => PortDecision::Quiet,
+            // No PCI: probing finds nothing.
+            (PCI_CONFIG_FIRST..=PCI_CONFIG_LAST, _) => PortDecision::Quiet,
+            (BACKDOOR_PORT, true) if matches!(self.identity, Identity::Linux) => PortDecision::Vmware,
+            // 0xB2 (SMI) among them, and COM1, and every port of the machine.
+            _ => PortDecision::Refuse,
+        }
+    }
+
+    /// Fills SVM's I/O permission map: every port exits but the owned ones. To be done once, when a partition starts.
+    pub fn fill_iopm(self, map: &mut [u8; IOPM_LEN]) {
+        map.fill(0xFF);
+        let Some(console) = self.console else { return };
+        for port in (serial_base(console)..).take(SERIAL_LEN.into()) {
+            if let Some(byte) = map.get_mut(usize::from(port / 8)) {
+                *byte &= !(1 << (port % 8));
+            }
+        }
+    }
+}
+
+/// Bytes of SVM's I/O permission map: 8 KiB for the ports, and a page for accesses that run past the last one
+/// (APM vol. 2 section 15.10.1).
+pub const IOPM_LEN: usize = 0x3000;
+
+/// Reads a permission map as the processor does: whether an access of `size` bytes at `port` exits.
+pub fn iopm_intercepts(map: &[u8; IOPM_LEN], port: u16, size: u8) -> bool {
+    (usize::from(port)..usize::from(port) + usize::from(size))
+        .any(|port| map.get(port / 8).is_none_or(|byte| byte & (1 << (port % 8)) != 0))
+}

@@ -1,0 +1,108 @@
+//! The I/O port policy and its permission map.
+
+use partita_core::system::{Identity, SerialPort};
+use partita_x86_policy::ports::{IOPM_LEN, IoAccess, PortDecision, PortPolicy, iopm_intercepts};
+use proptest::prelude::*;
+
+const CONSOLES: [Option<SerialPort>; 4] =
+    [None, Some(SerialPort::Com2), Some(SerialPort::Com3), Some(SerialPort::Com4)];
+
+fn out(port: u16, size: u8) -> IoAccess {
+    IoAccess { port, size, input: false, string: false, rep: false }
+}
+
+fn input(port: u16, size: u8) -> IoAccess {
+    IoAccess { input: true, ..out(port, size) }
+}
+
+fn map(policy: PortPolicy) -> Box<[u8; IOPM_LEN]> {
+    let mut map = Box::new([0; IOPM_LEN]);
+    policy.fill_iopm(&mut map);
+    map
+}
+
+#[test]
+fn ports_do_what_the_table_says() {
+    let linux = PortPolicy::new(Some(SerialPort::Com2), Identity::Linux);
+    for (access, decision) in [
+        (out(0xF4, 1), PortDecision::Finish),
+        (out(0xF4, 4), PortDecision::Finish),
+        (input(0xF4, 1), PortDecision::Refuse),
+        (out(0x70, 1), PortDecision::CmosSelect),
+        (input(0x71, 1), PortDecision::CmosRead),
+        (out(0x71, 1), PortDecision::Quiet),
+        (input(0x70, 1), PortDecision::Quiet),
+        (out(0x70, 2), PortDecision::Refuse),
+        (out(0x80, 1), PortDecision::Quiet),
+        (out(0xCF8, 4), PortDecision::Quiet),
+        (input(0xCFC, 4), PortDecision::Quiet),
+        (input(0xCFF, 1), PortDecision::Quiet),
+        (input(0x5658, 4), PortDecision::Vmware),
+        (out(0x5658, 4), PortDecision::Refuse),
+        (out(0xB2, 1), PortDecision::Refuse),
+        (out(0x3F8, 1), PortDecision::Refuse),
+        (out(0x604, 2), PortDecision::Refuse),
+        (out(0xCF9, 1), PortDecision::Quiet),
+        (out(0xF3, 2), PortDecision::Refuse),
+        (IoAccess { string: true, ..out(0xF4, 1) }, PortDecision::Gp),
+        (IoAccess { string: true, rep: true, ..input(0x71, 1) }, PortDecision::Gp),
+    ] {
+        assert_eq!(linux.decide(access), decision, "{access:?}");
+    }
+    let own = PortPolicy::new(None, Identity::Partita);
+    assert_eq!(own.decide(input(0x5658, 4)), PortDecision::Refuse);
+}
+
+#[test]
+fn the_map_opens_the_console_and_nothing_else() {
+    for (console, base) in CONSOLES.into_iter().zip([None, Some(0x2F8), Some(0x3E8), Some(0x2E8)]) {
+        let map = map(PortPolicy::new(console, Identity::Linux));
+        let open: Vec<u16> = (0..=u16::MAX).filter(|&port| !iopm_intercepts(&map, port, 1)).collect();
+        let expected: Vec<u16> = base.map_or(vec![], |base| (base..base + 8).collect());
+        assert_eq!(open, expected);
+        assert!(map[0x2000..].iter().all(|&byte| byte == 0xFF), "past the last port");
+    }
+}
+
+#[test]
+fn an_access_that_leaves_the_console_exits() {
+    let map = map(PortPolicy::new(Some(SerialPort::Com2), Identity::Linux));
+    assert!(!iopm_intercepts(&map, 0x2FC, 4));
+    assert!(iopm_intercepts(&map, 0x2FD, 4));
+    assert!(iopm_intercepts(&map, 0x2F7, 2));
+    assert!(iopm_intercepts(&map, 0xFFFF, 4));
+}
+
+#[test]
+fn exit_information_is_decoded() {
+    let access = |info| {
+        let access = IoAccess::from_svm(info);
+        (access.port, access.size, access.input, access.string, access.rep)
+    };
+    assert_eq!(access(0x00F4_0010), (0xF4, 1, false, false, false));
+    assert_eq!(access(0x0071_0011), (0x71, 1, true, false, false));
+    assert_eq!(access(0x0CFC_0041), (0xCFC, 4, true, false, false));
+    assert_eq!(access(0x0CFA_0021), (0xCFA, 2, true, false, false));
+    assert_eq!(access(0x03F8_009C), (0x3F8, 1, false, true, true));
+}
+
+#[test]
+fn an_input_changes_what_its_size_says() {
+    let rax = 0x1122_3344_5566_7788;
+    assert_eq!(input(0, 1).merge_rax(rax, u32::MAX), 0x1122_3344_5566_77FF);
+    assert_eq!(input(0, 2).merge_rax(rax, u32::MAX), 0x1122_3344_5566_FFFF);
+    assert_eq!(input(0, 4).merge_rax(rax, u32::MAX), 0x0000_0000_FFFF_FFFF);
+}
+
+proptest! {
+    #[test]
+    fn ports_without_a_rule_are_refused(port in any::<u16>(), info in any::<u16>(), console in 0..4usize) {
+        let policy = PortPolicy::new(CONSOLES[console], Identity::Partita);
+        let access = IoAccess::from_svm(u64::from(port) << 16 | u64::from(info));
+        prop_assert!([1, 2, 4].contains(&access.size));
+        let known = matches!(port, 0x70 | 0x71 | 0x80 | 0xF4 | 0xCF8..=0xCFF);
+        let decision = policy.decide(access);
+        prop_assert_eq!(decision == PortDecision::Gp, access.string);
+        prop_assert!(known || matches!(decision, PortDecision::Gp | PortDecision::Refuse));
+    }
+}
