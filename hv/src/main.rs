@@ -1,0 +1,48 @@
+//! Partita, the hypervisor: boot, discover, validate, divide, start, run.
+
+#![no_std]
+#![no_main]
+
+use core::convert::Infallible;
+
+use partita_abi::report::{END_MARKER, HypervisorExit};
+use partita_x86::cpu::{self, percpu};
+use partita_x86::error::Refusal;
+use partita_x86::machine::Machine;
+use partita_x86::set_up::Hypervisor;
+use partita_x86::{console, println, system};
+use partita_x86_bare::boot_info::{BootInfo, BootInfoError};
+
+/// The story. The entry code of whichever loader there was comes here.
+#[unsafe(no_mangle)]
+fn bare_main(boot: Result<BootInfo, BootInfoError>) -> ! {
+    // SAFETY: first thing on the boot pCPU.
+    unsafe { percpu::init_boot() };
+    console::init();
+    println!("partita: {} {}", env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"));
+    let Err(refusal) = run(boot);
+    println!("partita: refused to start: {refusal}");
+    println!("{END_MARKER}refused");
+    cpu::end_run(HypervisorExit::Refused)
+}
+
+fn run(boot: Result<BootInfo, BootInfoError>) -> Result<Infallible, Refusal> {
+    let boot = boot?;
+    let machine = Machine::discover(&boot)?;
+    println!("partita: {}", machine.summary());
+    // SAFETY: the boot page tables are in use, and the loader's word is all there is.
+    let system = unsafe { system::read(&boot, &machine) }?;
+    println!("partita: system \"{}\", {} partition(s)", system.config.name, system.config.partitions.len());
+    // SAFETY: this is the boot pCPU, here once, with the boot page tables in use.
+    let mut hypervisor = unsafe { Hypervisor::set_up(machine, system) }?;
+    hypervisor.load_partitions(boot.has_option("trap-timer-count"))?;
+    hypervisor.report_memory();
+    hypervisor.start_partitions()?;
+    hypervisor.keep_house()
+}
+
+#[panic_handler]
+fn panic(info: &core::panic::PanicInfo<'_>) -> ! {
+    console::print_fatal(format_args!("\npartita: fatal: {info}\n"));
+    cpu::end_run(HypervisorExit::Fatal)
+}

@@ -1,0 +1,79 @@
+//! What the loader leaves: each entry fills one [`BootInfo`], and nothing after it knows the loader.
+
+use heapless::Vec;
+
+/// Most ranges of RAM that a loader may report.
+pub const MEMORY_RANGES_MAX: usize = 64;
+
+/// A range of host-physical memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MemoryRange {
+    /// First byte.
+    pub start: u64,
+    /// Bytes.
+    pub len: u64,
+}
+
+/// The boot module: the bundle, as yet unchecked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Module {
+    /// Host-physical address.
+    pub start: u64,
+    /// Bytes.
+    pub len: u64,
+}
+
+/// What every loader tells, in one form.
+#[derive(Debug)]
+pub struct BootInfo {
+    /// Usable RAM.
+    pub memory: Vec<MemoryRange, MEMORY_RANGES_MAX>,
+    /// The bundle, if the loader passed a module.
+    pub module: Option<Module>,
+    /// Host-physical address of ACPI's RSDP, 0 if the loader does not know it.
+    pub rsdp: u64,
+    /// The hypervisor's command line.
+    pub cmdline: &'static str,
+}
+
+/// Why the loader's tables are refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BootInfoError {
+    /// The start info is not PVH's, version 1 or later.
+    NotPvh {
+        /// The magic found.
+        magic: u32,
+        /// The version found.
+        version: u32,
+    },
+    /// More than [`MEMORY_RANGES_MAX`] ranges of RAM.
+    TooManyMemoryRanges,
+    /// Not exactly one module.
+    ModuleCount {
+        /// How many there are.
+        found: u32,
+    },
+}
+
+impl core::fmt::Display for BootInfoError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::NotPvh { magic, version } => write!(
+                f,
+                "the loader passed no PVH start info of version 1 or later (magic {magic:#x}, version {version}); \
+                 boot with a PVH loader, for instance QEMU's -kernel"
+            ),
+            Self::TooManyMemoryRanges => write!(f, "the loader reports more than {MEMORY_RANGES_MAX} ranges of RAM"),
+            Self::ModuleCount { found } => {
+                write!(f, "{found} boot modules; pass the boot bundle as the only one, for instance by -initrd")
+            }
+        }
+    }
+}
+
+impl BootInfo {
+    /// Whether the command line has this word.
+    pub fn has_option(&self, option: &str) -> bool {
+        self.cmdline.split_ascii_whitespace().any(|word| word == option)
+    }
+}

@@ -1,0 +1,55 @@
+//! A polled PC serial port.
+
+use core::fmt::{self, Write};
+
+use x86_64::instructions::port::Port;
+
+/// A polled 16550 (PC16550D data sheet, section 8).
+#[derive(Debug)]
+pub struct Uart {
+    data: Port<u8>,
+    line_status: Port<u8>,
+}
+
+/// Transmit polls before a byte is given up: a missing UART must not hang the program.
+const TRANSMIT_POLLS: u32 = 100_000;
+
+impl Uart {
+    /// The port at this I/O base.
+    pub const fn new(base: u16) -> Self {
+        Self { data: Port::new(base), line_status: Port::new(base + 5) }
+    }
+
+    /// Sets the port up: 115,200 baud, 8N1, polled.
+    pub fn init(base: u16) {
+        // Interrupts off; divisor 1 (115,200 baud), 8 data bits, no parity, 1 stop bit; FIFOs on; DTR and RTS.
+        for (offset, value) in [(1, 0x00), (3, 0x80), (0, 0x01), (1, 0x00), (3, 0x03), (2, 0xC7), (4, 0x03)] {
+            let mut port: Port<u8> = Port::new(base + offset);
+            // SAFETY: these are the registers of the serial port that this program owns.
+            unsafe { port.write(value) };
+        }
+    }
+
+    fn put(&mut self, byte: u8) {
+        for _ in 0..TRANSMIT_POLLS {
+            // SAFETY: reading the line status register has no side effect that matters here.
+            if unsafe { self.line_status.read() } & 0x20 != 0 {
+                // SAFETY: the transmitter is empty, and the port is this program's.
+                unsafe { self.data.write(byte) };
+                return;
+            }
+        }
+    }
+}
+
+impl Write for Uart {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for byte in text.bytes() {
+            if byte == b'\n' {
+                self.put(b'\r');
+            }
+            self.put(byte);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,221 @@
+//! The memory that belongs to one pCPU, and what other pCPUs may see of it.
+//!
+//! Each pCPU has one 64 KiB block: a guard page, its stack, and its private page. The block is found from the
+//! stack pointer, because while a guest's FS, GS and TR are loaded, nothing else tells the pCPUs apart. What is
+//! public to others is a type of its own, with atomics only.
+
+use core::arch::asm;
+use core::cell::{Cell, UnsafeCell};
+use core::mem::MaybeUninit;
+use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+
+use partita_core::arch::PcpuId;
+use partita_x86_bare::BootBlock;
+use partita_x86_bare::pvh::{BOOT_BLOCK_LEN, BOOT_STACK_TOP};
+
+use crate::svm::SvmVcpu;
+use crate::trace::Tracer;
+use crate::vcpu::Vcpu;
+
+/// Bytes of a pCPU's block, and its alignment.
+pub const BLOCK_LEN: usize = BOOT_BLOCK_LEN;
+/// Bytes of the unmapped page at the bottom of each block.
+pub const GUARD_LEN: usize = 4096;
+/// Bytes of the private page at the top of each block.
+pub const PRIVATE_LEN: usize = 4096;
+
+/// Bytes kept for the exit frame, between the stack and the private page.
+pub const EXIT_FRAME_LEN: usize = 256;
+/// Offset of the top of the stack in a block.
+pub const STACK_TOP: usize = BOOT_STACK_TOP;
+const _: () = assert!(STACK_TOP == BLOCK_LEN - PRIVATE_LEN - EXIT_FRAME_LEN);
+
+/// What only its own pCPU touches.
+#[derive(Debug)]
+#[repr(C)]
+pub struct Private {
+    /// Set by the NMI handler, which finds it at the start of the private page.
+    pub nmi_seen: AtomicU32,
+    /// Its number.
+    pub id: PcpuId,
+    /// The vCPU that it was given; null before.
+    pub vcpu: Cell<*mut Vcpu<SvmVcpu>>,
+    /// Physical address of its host save area.
+    pub host_save: Cell<u64>,
+    /// Whether `tracer` is filled.
+    pub has_tracer: Cell<bool>,
+    /// Its trace ring and histograms.
+    pub tracer: UnsafeCell<MaybeUninit<Tracer>>,
+}
+
+const _: () = assert!(size_of::<Private>() <= PRIVATE_LEN);
+const _: () = assert!(core::mem::offset_of!(Private, nmi_seen) == 0);
+
+/// Most pCPUs that this build can use.
+pub const PCPUS_MAX: usize = partita_core::pcpu_set::PCPUS_MAX;
+
+/// The block of the boot pCPU: part of the image, so that there is one from the first instruction on.
+#[unsafe(no_mangle)]
+static boot_block: BootBlock = BootBlock::new();
+
+static OTHER_BLOCKS: AtomicU64 = AtomicU64::new(0);
+
+/// Says where the blocks of pCPUs 1 and up lie: once, before any of them is in use.
+pub fn set_other_blocks(start: u64) {
+    OTHER_BLOCKS.store(start, Ordering::Release);
+}
+
+/// Address of the block of one pCPU.
+pub fn block_of(pcpu: PcpuId) -> u64 {
+    match pcpu.index() {
+        0 => boot_block.address(),
+        n => OTHER_BLOCKS.load(Ordering::Acquire) + ((n - 1) * BLOCK_LEN) as u64,
+    }
+}
+
+/// Top of the stack of one pCPU, below the place of its exit frame.
+pub fn stack_top(pcpu: PcpuId) -> u64 {
+    block_of(pcpu) + STACK_TOP as u64
+}
+
+/// Where the exit frame of one pCPU lies, [`EXIT_FRAME_LEN`] bytes: right above its stack.
+pub fn exit_frame(pcpu: PcpuId) -> u64 {
+    stack_top(pcpu)
+}
+
+fn private_page(pcpu: PcpuId) -> u64 {
+    block_of(pcpu) + (BLOCK_LEN - PRIVATE_LEN) as u64
+}
+
+/// Fills the private page of one pCPU, as yet without a tracer.
+///
+/// # Safety
+/// The block must be mapped, and nobody may be using its private page.
+pub unsafe fn init_private(pcpu: PcpuId) {
+    let private = private_page(pcpu) as *mut Private;
+    let empty = Private {
+        nmi_seen: AtomicU32::new(0),
+        id: pcpu,
+        vcpu: Cell::new(core::ptr::null_mut()),
+        host_save: Cell::new(0),
+        has_tracer: Cell::new(false),
+        tracer: UnsafeCell::new(MaybeUninit::uninit()),
+    };
+    // SAFETY: by the contract above; the page is large and aligned enough.
+    unsafe { private.write(empty) };
+}
+
+/// Fills the private page of the boot pCPU.
+///
+/// # Safety
+/// Once, first thing on the boot pCPU.
+pub unsafe fn init_boot() {
+    // SAFETY: the boot block is part of the image, and nobody uses its private page yet.
+    unsafe { init_private(PcpuId(0)) };
+}
+
+/// Gives a pCPU the page for its host state, by physical address.
+///
+/// # Safety
+/// Its private page must be filled and the pCPU not be running yet.
+pub unsafe fn set_host_save(pcpu: PcpuId, page: u64) {
+    // SAFETY: by the contract above.
+    let private = unsafe { &*(private_page(pcpu) as *const Private) };
+    private.host_save.set(page);
+}
+
+/// Gives a pCPU its tracer.
+///
+/// # Safety
+/// Its private page must be filled, and the pCPU either not be running yet or be the one that executes this, outside
+/// of any use of a tracer.
+pub unsafe fn set_tracer(pcpu: PcpuId, tracer: Tracer) {
+    // SAFETY: by the contract above.
+    let private = unsafe { &*(private_page(pcpu) as *const Private) };
+    // SAFETY: nobody else refers to the tracer, by the contract above.
+    unsafe { (*private.tracer.get()).write(tracer) };
+    private.has_tracer.set(true);
+}
+
+/// The private page of the pCPU that executes this, found from its stack.
+#[inline(always)]
+pub fn private() -> &'static Private {
+    let rsp: u64;
+    // SAFETY: copies a register.
+    unsafe { asm!("mov {}, rsp", out(reg) rsp, options(nomem, nostack, preserves_flags)) };
+    let block = rsp & !(BLOCK_LEN as u64 - 1);
+    // SAFETY: every stack in use lies in a block, whose private page is filled before the stack comes into use,
+    // on the boot pCPU first thing. The page is only shared within its own pCPU, and what changes in it is behind
+    // `UnsafeCell` or atomic.
+    unsafe { &*((block + (BLOCK_LEN - PRIVATE_LEN) as u64) as *const Private) }
+}
+
+/// How a pCPU has to be kicked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum KickMode {
+    /// Its local APIC is the hypervisor's: an ordinary interrupt.
+    Vector = 0,
+    /// Its local APIC is its guest's: an NMI.
+    Nmi = 1,
+}
+
+/// What other pCPUs may see and change of a pCPU.
+#[derive(Debug)]
+pub struct Public {
+    apic_id: AtomicU32,
+    kick_mode: AtomicU8,
+    online: AtomicU8,
+    /// Requests to its vCPU, in the encoding of `partita_x86_policy::apic_events`.
+    pub requests: AtomicU32,
+}
+
+static PUBLIC: [Public; PCPUS_MAX] = [const {
+    Public {
+        apic_id: AtomicU32::new(0),
+        kick_mode: AtomicU8::new(KickMode::Vector as u8),
+        online: AtomicU8::new(0),
+        requests: AtomicU32::new(0),
+    }
+}; PCPUS_MAX];
+
+/// What is public of one pCPU. A number past the largest gets the last entry, which no real pCPU shares, as the
+/// number of pCPUs is checked at discovery.
+#[inline(always)]
+pub fn public(pcpu: PcpuId) -> &'static Public {
+    &PUBLIC[pcpu.index().min(PCPUS_MAX - 1)]
+}
+
+impl Public {
+    /// Its physical x2APIC ID.
+    #[inline(always)]
+    pub fn apic_id(&self) -> u32 {
+        self.apic_id.load(Ordering::Relaxed)
+    }
+
+    /// Sets its physical x2APIC ID, at discovery.
+    pub fn set_apic_id(&self, id: u32) {
+        self.apic_id.store(id, Ordering::Relaxed);
+    }
+
+    /// How it has to be kicked now.
+    #[inline(always)]
+    pub fn kick_mode(&self) -> KickMode {
+        if self.kick_mode.load(Ordering::Acquire) == KickMode::Nmi as u8 { KickMode::Nmi } else { KickMode::Vector }
+    }
+
+    /// Changes how it has to be kicked: by itself only, when it has made sure that the new kind reaches it.
+    pub fn set_kick_mode(&self, mode: KickMode) {
+        self.kick_mode.store(mode as u8, Ordering::Release);
+    }
+
+    /// Whether it has come up.
+    pub fn is_online(&self) -> bool {
+        self.online.load(Ordering::Acquire) != 0
+    }
+
+    /// Says that it has come up: by itself.
+    pub fn set_online(&self) {
+        self.online.store(1, Ordering::Release);
+    }
+}

@@ -1,0 +1,131 @@
+//! Why the hypervisor refuses to start: one line for the console that names the thing, the value and the cure.
+
+use core::fmt::{Display, Formatter, Result};
+
+use partita_abi::bundle::BundleError;
+use partita_core::encode::CodecError;
+use partita_core::memory::DivideError;
+use partita_trace::layout::LayoutError;
+use partita_x86_policy::apic_view::ApicViewError;
+
+use crate::clock::ClockError;
+use crate::memory::paging::MapError;
+use crate::memory::pool::PoolExhausted;
+use partita_x86_bare::boot_info::BootInfoError;
+use partita_x86_bare::discover::PlatformError;
+use partita_x86_policy::capabilities::Missing;
+
+/// A refusal.
+#[derive(Debug)]
+pub enum Refusal {
+    /// The loader's tables.
+    Boot(BootInfoError),
+    /// The CPU lacks something.
+    Cpu(Missing),
+    /// ACPI's tables.
+    Platform(PlatformError),
+    /// The clocks.
+    Clock(ClockError),
+    /// No boot module.
+    NoBundle,
+    /// The boot module lies above what is mapped at boot.
+    BundleTooHigh {
+        /// Its end.
+        end: u64,
+    },
+    /// The bundle.
+    Bundle(BundleError),
+    /// Its system description.
+    Config(CodecError),
+    /// The rules of the system, each violation printed before.
+    Rules {
+        /// How many.
+        violations: usize,
+    },
+    /// The housekeeping pCPU is not the one that boots.
+    Housekeeping {
+        /// What the system asks for.
+        pcpu: u16,
+    },
+    /// The memory.
+    Memory(DivideError),
+    /// The hypervisor's own memory.
+    Pool(PoolExhausted),
+    /// Its page tables.
+    Map(MapError),
+    /// The trace region.
+    Trace(LayoutError),
+    /// The APIC IDs of a partition's pCPUs.
+    ApicIds(ApicViewError),
+    /// A table of the hypervisor is too small for the system.
+    TooLarge(&'static str),
+    /// A pCPU did not come up.
+    PcpuDead {
+        /// Which.
+        pcpu: u16,
+        /// Its x2APIC ID.
+        apic_id: u32,
+    },
+    /// A pCPU did not take its vCPU.
+    PcpuLate {
+        /// Which.
+        pcpu: u16,
+    },
+}
+
+impl Display for Refusal {
+    fn fmt(&self, f: &mut Formatter<'_>) -> Result {
+        match self {
+            Self::Boot(error) => error.fmt(f),
+            Self::Cpu(error) => error.fmt(f),
+            Self::Platform(error) => error.fmt(f),
+            Self::Clock(error) => error.fmt(f),
+            Self::NoBundle => write!(f, "no boot bundle; pass it as the only boot module, for instance by -initrd"),
+            Self::BundleTooHigh { end } => {
+                write!(f, "the boot bundle ends at {end:#x}, above 4 GiB; have the loader put it lower")
+            }
+            Self::Bundle(error) => error.fmt(f),
+            Self::Config(error) => write!(f, "the bundle's system description: {error}"),
+            Self::Rules { violations } => {
+                write!(f, "the system breaks {violations} rule(s), listed above; see `partita check`")
+            }
+            Self::Housekeeping { pcpu } => {
+                write!(f, "housekeeping.pcpu = {pcpu}, but the hypervisor boots on pCPU 0 and keeps house there; set 0")
+            }
+            Self::Memory(error) => error.fmt(f),
+            Self::Pool(error) => error.fmt(f),
+            Self::Map(error) => error.fmt(f),
+            Self::Trace(error) => write!(f, "the trace region: {error}"),
+            Self::ApicIds(error) => error.fmt(f),
+            Self::TooLarge(what) => write!(f, "the system is too large for this build: {what}"),
+            Self::PcpuDead { pcpu, apic_id } => {
+                write!(f, "pCPU {pcpu} (x2APIC ID {apic_id}) did not come up within its deadline")
+            }
+            Self::PcpuLate { pcpu } => write!(f, "pCPU {pcpu} did not take its vCPU within its deadline"),
+        }
+    }
+}
+
+macro_rules! from {
+    ($($source:ty => $variant:ident),+ $(,)?) => {
+        $(impl From<$source> for Refusal {
+            fn from(error: $source) -> Self {
+                Self::$variant(error)
+            }
+        })+
+    };
+}
+
+from! {
+    BootInfoError => Boot,
+    Missing => Cpu,
+    PlatformError => Platform,
+    ClockError => Clock,
+    BundleError => Bundle,
+    CodecError => Config,
+    DivideError => Memory,
+    PoolExhausted => Pool,
+    MapError => Map,
+    LayoutError => Trace,
+    ApicViewError => ApicIds,
+}

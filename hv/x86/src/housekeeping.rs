@@ -1,0 +1,161 @@
+//! The hypervisor's own core: it makes the configured SMP calls, takes note of partitions' ends, and ends the run.
+
+use partita_abi::report::{END_MARKER, END_SUCCESS, HypervisorExit};
+use partita_core::arch::Arch;
+use partita_core::partition::{PartitionState, Verdict, verdict};
+use partita_core::pcpu_set::PcpuSet;
+use partita_core::smp_call::{Deadline, Reply};
+use partita_trace::event::Event;
+use partita_trace::histogram::HistogramId;
+use partita_trace::layout::{HEADER_LEN, RegionHeader, Window};
+use partita_trace::names::StopCause;
+use x86_64::instructions::interrupts;
+
+use crate::arch::{X86, calls};
+use crate::cpu::idt::take_timer;
+use crate::cpu::{end_run, rdtsc};
+use crate::partition::Partition;
+use crate::set_up::Hypervisor;
+use crate::{apic, println, trace};
+
+/// What the housekeeping core keeps count of.
+#[derive(Debug, Default)]
+struct Rounds {
+    made: u64,
+    calls: u64,
+    late: u64,
+}
+
+impl Hypervisor {
+    /// Keeps house until the run is over.
+    pub fn keep_house(mut self) -> ! {
+        let housekeeping = self.system.config.housekeeping.clone();
+        let targets = self.targets();
+        let mut rounds = Rounds::default();
+        let limit = u64::from(housekeeping.smp_call_rounds);
+        if housekeeping.smp_call_hz > 0 {
+            let ticks = self.machine.clocks.lapic_hz / u64::from(housekeeping.smp_call_hz);
+            apic::timer_periodic(u32::try_from(ticks).unwrap_or(u32::MAX).max(1));
+        }
+        loop {
+            // Interrupts are off here, so that nothing that comes between a look and the HLT is slept through.
+            if let Some(calls) = calls() {
+                calls.handle_smp_call(rdtsc());
+            }
+            if take_timer().is_some() && (limit == 0 || rounds.made < limit) {
+                call(&targets, housekeeping.smp_call_deadline_ms, &mut rounds);
+            }
+            let states = self.partitions.iter().map(|p| (p.config.expect, p.life.state()));
+            let run = verdict(states);
+            if run != Verdict::Running || (limit > 0 && rounds.made >= limit) {
+                apic::timer_stop();
+                self.end(run, &rounds);
+            }
+            interrupts::enable_and_hlt();
+            interrupts::disable();
+        }
+    }
+
+    /// The pCPUs that are called: those of partitions.
+    fn targets(&self) -> PcpuSet {
+        let mut targets = PcpuSet::EMPTY;
+        for pcpu in self.partitions.iter().flat_map(|p| p.pcpus.iter()) {
+            // Their numbers were checked against the machine's.
+            let _ = targets.insert(*pcpu);
+        }
+        targets
+    }
+
+    fn end(&mut self, run: Verdict, rounds: &Rounds) -> ! {
+        for index in 0..self.partitions.len() {
+            if let Some(&partition) = self.partitions.get(index) {
+                self.accept_window(partition);
+                println!("partita: partition {} \"{}\": {}", partition.number, partition.config.name, Shown(partition));
+            }
+        }
+        if rounds.made > 0 {
+            println!("partita: {} rounds of SMP calls, {} calls, {} late", rounds.made, rounds.calls, rounds.late);
+        }
+        let failed = run == Verdict::Failed || rounds.late > 0;
+        let (word, exit) =
+            if failed { ("failure", HypervisorExit::PartitionFailed) } else { (END_SUCCESS, HypervisorExit::Success) };
+        println!("{END_MARKER}{word}");
+        end_run(exit)
+    }
+
+    /// Checks the trace window that a guest announced, on a copy of its header, and notes it in the trace region.
+    fn accept_window(&mut self, partition: &Partition) {
+        let Some((gpa, len)) = partition.trace_window.get() else { return };
+        let hpa = partition.memory_hpa + gpa;
+        let mut page = [0; HEADER_LEN];
+        let copy = |memory: &mut [u8]| {
+            for (to, from) in page.iter_mut().zip(memory) {
+                // SAFETY: both are valid bytes; volatile, because the guest may still write to its own.
+                *to = unsafe { core::ptr::read_volatile(from) };
+            }
+        };
+        // SAFETY: the range was checked to lie in this partition's memory; the copy keeps no reference.
+        if let Err(error) = unsafe { self.space.with_window(hpa, HEADER_LEN as u64, &mut self.pool, copy) } {
+            println!("partita: the trace window of partition {}: {error}", partition.number);
+            return;
+        }
+        match RegionHeader::parse(&page) {
+            Ok(header) if header.region_len() as u64 <= len => {
+                let window = Window { partition: partition.number, gpa, hpa, len: header.region_len() as u64 };
+                if self.region.add_window(window).is_err() {
+                    println!("partita: no room for the trace window of partition {}", partition.number);
+                }
+            }
+            Ok(_) => println!("partita: the trace window of partition {} is longer than announced", partition.number),
+            Err(error) => println!("partita: the trace window of partition {}: {error}", partition.number),
+        }
+    }
+}
+
+/// The function of the housekeeping core's calls.
+fn nothing(argument: u64) -> u64 {
+    argument
+}
+
+/// Calls each target by itself, so that each round trip is one kick's.
+fn call(targets: &PcpuSet, deadline_ms: u32, rounds: &mut Rounds) {
+    let Some(calls) = calls() else { return };
+    for pcpu in targets.iter() {
+        let posted = X86::now();
+        let deadline = Deadline::after_ms::<X86>(deadline_ms);
+        let reply = calls.smp_call_function_single(pcpu, nothing, 0, deadline);
+        let ticks = X86::now().wrapping_sub(posted);
+        rounds.calls += 1;
+        let (late, first_late) = match reply {
+            Ok(Reply::Answered(_)) => {
+                trace::count(HistogramId::SmpCall, ticks);
+                (0, u64::MAX)
+            }
+            _ => {
+                rounds.late += 1;
+                println!("partita: SMP call: {pcpu} did not answer within its deadline");
+                (1, pcpu.0.into())
+            }
+        };
+        trace::record(posted, Event::SmpCall { targets: 1, late, ticks, first_late });
+    }
+    rounds.made += 1;
+}
+
+/// How a partition ended, for people.
+struct Shown<'a>(&'a Partition);
+
+impl core::fmt::Display for Shown<'_> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self.0.life.state() {
+            PartitionState::Loading => f.write_str("not started"),
+            PartitionState::Running => f.write_str("still running"),
+            PartitionState::Ended(0) => f.write_str("finished, success"),
+            PartitionState::Ended(status) => write!(f, "finished, failure (status {status:#x})"),
+            PartitionState::Stopped { cause, detail } => {
+                let name = u8::try_from(cause).ok().and_then(StopCause::from_raw).map_or("unknown", StopCause::name);
+                write!(f, "stopped: {name} (detail {detail:#x})")
+            }
+        }
+    }
+}

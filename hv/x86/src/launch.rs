@@ -1,0 +1,131 @@
+//! Giving a pCPU to a vCPU: it hands its local APIC over, and enters the vCPU's loop, for ever.
+
+use core::ptr;
+
+use partita_core::arch::{Arch, PcpuId};
+use partita_core::smp_call::{Deadline, Reply};
+use partita_x86_policy::apic_events::{RunState, VcpuEvents};
+use partita_x86_policy::cmos::Cmos;
+use partita_x86_policy::cpuid::{CpuidContext, HypercallInstruction};
+use partita_x86_policy::msr_values::efer_writable;
+use partita_x86_policy::ports::serial_base;
+use x86_64::instructions::interrupts;
+
+use crate::arch::{X86, calls, inbox};
+use crate::cpu::features::cpuid;
+use crate::cpu::percpu::{self, KickMode};
+use crate::cpu::rdtsc;
+use crate::error::Refusal;
+use crate::memory::pool::Pool;
+use crate::partition::Partition;
+use crate::svm::entry::{self, ExitFrame};
+use crate::svm::{self, SvmVcpu};
+use crate::vcpu::Vcpu;
+use crate::virt::{GuestRegisters, PermissionMaps, VirtualCpu};
+use crate::{apic, cpu};
+
+/// How long a pCPU may take to accept its vCPU.
+const DEADLINE_MS: u32 = 5000;
+
+const EXTENDED_FEATURES: u32 = 0x8000_0001;
+
+/// Carves a vCPU and makes it complete, so that its pCPU only has to enter it.
+///
+/// # Errors
+/// If the pool is exhausted, or there is no such vCPU.
+pub fn build(
+    pool: &mut Pool,
+    partition: &'static Partition,
+    number: usize,
+    nested_root: u64,
+    maps: PermissionMaps,
+) -> Result<*mut Vcpu<SvmVcpu>, Refusal> {
+    let pcpu = *partition.pcpus.get(number).ok_or(Refusal::TooLarge("vCPUs"))?;
+    let inbox = inbox(pcpu).ok_or(Refusal::TooLarge("pCPUs"))?;
+    let apic_id = partition.apic_view.id(number).ok_or(Refusal::TooLarge("vCPUs"))?;
+    let context = CpuidContext {
+        identity: partition.config.identity,
+        hypercall: HypercallInstruction::Vmmcall,
+        partition: partition.number.into(),
+        vcpu: number as u32,
+        vcpus: partition.apic_view.vcpus(),
+        apic_id,
+        apic_id_bits: partition.apic_view.id_bits(),
+        console_port: partition.config.console.map_or(0, serial_base),
+        tsc_khz: (partition.clocks.tsc_hz / 1000) as u32,
+        lapic_khz: (partition.clocks.lapic_hz / 1000) as u32,
+        host_max_basic: cpuid(0, 0)[0],
+        host_max_extended: cpuid(0x8000_0000, 0)[0],
+    };
+    let host = cpuid(EXTENDED_FEATURES, 0);
+    let [_, _, ecx, edx] = partita_x86_policy::cpuid::cpuid(EXTENDED_FEATURES, 0, host, 0, &context);
+    let run = if number == 0 { RunState::Running } else { RunState::WaitForSipi };
+    let vcpu = Vcpu {
+        cpu: SvmVcpu::new(pool, nested_root, maps)?,
+        partition,
+        number,
+        requests: &percpu::public(pcpu).requests,
+        inbox,
+        cpuid: context,
+        efer_writable: efer_writable(ecx, edx),
+        events: VcpuEvents::new(run, false),
+        cmos: Cmos::default(),
+    };
+    let place = pool.carve(size_of::<Vcpu<SvmVcpu>>(), align_of::<Vcpu<SvmVcpu>>())?.cast::<Vcpu<SvmVcpu>>();
+    // SAFETY: the place is fresh from the pool, large and aligned enough.
+    unsafe { place.write(vcpu) };
+    Ok(place)
+}
+
+/// Has a pCPU enter its vCPU.
+///
+/// # Errors
+/// If it does not take it within its deadline.
+pub fn start(pcpu: PcpuId, vcpu: *mut Vcpu<SvmVcpu>) -> Result<(), Refusal> {
+    let late = Refusal::PcpuLate { pcpu: pcpu.0 };
+    let Some(calls) = calls() else { return Err(late) };
+    let deadline = Deadline::after_ms::<X86>(DEADLINE_MS);
+    match calls.smp_call_function_single(pcpu, take, vcpu as u64, deadline) {
+        Ok(Reply::Answered(_)) => Ok(()),
+        _ => Err(late),
+    }
+}
+
+/// On the target: keeps the vCPU for when the call has been acknowledged. From now on kicks come as NMIs.
+fn take(vcpu: u64) -> u64 {
+    percpu::private().vcpu.set(ptr::with_exposed_provenance_mut(vcpu as usize));
+    percpu::public(X86::pcpu()).set_kick_mode(KickMode::Nmi);
+    0
+}
+
+/// Enters this pCPU's vCPU, if it was given one. Interrupts are off.
+pub fn run_if_asked() {
+    let vcpu = percpu::private().vcpu.get();
+    if vcpu.is_null() {
+        return;
+    }
+    // Nothing of the hypervisor's may be pending when the guest's interrupt table takes over: a kick vector that was
+    // under way is taken here.
+    while apic::has_pending_vectors() {
+        interrupts::enable();
+        cpu::relax();
+        interrupts::disable();
+    }
+    apic::hand_over();
+    svm::clgi();
+    // SAFETY: the vCPU was built for this pCPU, complete, and given to it alone.
+    let owned = unsafe { &mut *vcpu };
+    let mut registers = GuestRegisters::default();
+    if owned.events.run() == RunState::Running {
+        owned.start_first(&mut registers);
+    }
+    owned.serve(&mut registers, rdtsc());
+    let frame = percpu::exit_frame(X86::pcpu()) as *mut ExitFrame;
+    let vmcb = owned.cpu.vmcb_address();
+    // SAFETY: the place above the stack is kept for this frame; what it names is complete and this pCPU's alone. SVM
+    // is on and the global interrupt flag clear.
+    unsafe {
+        frame.write(ExitFrame { registers, vmcb, vcpu });
+        entry::run(frame)
+    }
+}

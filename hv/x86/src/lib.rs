@@ -1,0 +1,49 @@
+//! Mechanism on x86_64: how the CPU is told. All of the hypervisor's `unsafe` is here, and in the trace's rings.
+//!
+//! What a guest *may* do is decided in `partita-x86-policy`, what all architectures share in `partita-core`.
+
+#![no_std]
+
+pub mod apic;
+pub mod arch;
+pub mod clock;
+pub mod console;
+pub mod cpu;
+pub mod error;
+pub mod housekeeping;
+pub mod launch;
+pub mod load;
+pub mod machine;
+pub mod memory;
+pub mod partition;
+pub mod set_up;
+pub mod svm;
+pub mod system;
+pub mod trace;
+pub mod vcpu;
+pub mod virt;
+
+unsafe extern "C" {
+    static __build_id_start: u8;
+    static __build_id_end: u8;
+}
+
+/// Bytes of a build ID: SHA-1.
+const BUILD_ID_LEN: usize = 20;
+/// Bytes before it in its note: three words, and the name "GNU".
+const NOTE_HEADER_LEN: usize = 16;
+
+/// The GNU build ID of this image; zeros if the linker left none.
+pub fn build_id() -> [u8; BUILD_ID_LEN] {
+    let start = &raw const __build_id_start;
+    let len = &raw const __build_id_end as usize - start as usize;
+    let mut id = [0; BUILD_ID_LEN];
+    if len >= NOTE_HEADER_LEN + BUILD_ID_LEN {
+        // SAFETY: the linker script puts the note between the two symbols, in read-only data.
+        let note = unsafe { core::slice::from_raw_parts(start, len) };
+        if let Some(bytes) = note.get(NOTE_HEADER_LEN..NOTE_HEADER_LEN + BUILD_ID_LEN) {
+            id.copy_from_slice(bytes);
+        }
+    }
+    id
+}

@@ -1,0 +1,108 @@
+//! A partition in the machine: what all of its pCPUs share, and the housekeeping core sees.
+
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use heapless::Vec;
+use partita_core::arch::PcpuId;
+use partita_core::partition::PartitionLife;
+use partita_core::system::{self, PARTITION_PCPUS_MAX};
+use partita_trace::names::StopCause;
+use partita_x86_policy::apic_events::Requests;
+use partita_x86_policy::apic_view::ApicView;
+use partita_x86_policy::msr::MsrPolicy;
+use partita_x86_policy::ports::PortPolicy;
+
+use crate::arch::kick;
+use crate::clock::Clocks;
+use crate::cpu::percpu;
+use crate::vcpu::requests::merge_into;
+
+/// A partition.
+#[derive(Debug)]
+pub struct Partition {
+    /// Its number in the system.
+    pub number: u16,
+    /// Its description.
+    pub config: system::Partition,
+    /// Its pCPUs; the index is the vCPU's number.
+    pub pcpus: Vec<PcpuId, PARTITION_PCPUS_MAX>,
+    /// Its vCPUs' APIC IDs, as the ICR filter wants them.
+    pub apic_view: ApicView,
+    /// Where its memory lies, host-physical.
+    pub memory_hpa: u64,
+    /// What its guest may do with model-specific registers.
+    pub msr_policy: MsrPolicy,
+    /// What its guest may do with I/O ports.
+    pub port_policy: PortPolicy,
+    /// What its guest is told about its clocks.
+    pub clocks: Clocks,
+    /// Its life.
+    pub life: PartitionLife,
+    /// The trace window that its guest announced.
+    pub trace_window: TraceWindow,
+    /// The housekeeping pCPU, which is told of its end.
+    pub housekeeping: PcpuId,
+}
+
+/// What a guest announced as its trace window, as yet unchecked but for its range.
+#[derive(Debug, Default)]
+pub struct TraceWindow {
+    gpa: AtomicU64,
+    len: AtomicU64,
+}
+
+impl TraceWindow {
+    /// Notes a window: the first one stays.
+    pub fn announce(&self, gpa: u64, len: u64) -> bool {
+        if self.len.load(Ordering::Relaxed) != 0 {
+            return false;
+        }
+        self.gpa.store(gpa, Ordering::Relaxed);
+        // Release: who sees the length sees the address. One vCPU of two that race here wins both words or loses
+        // its own announcement only; the window's header is checked before anyone trusts it.
+        self.len.store(len, Ordering::Release);
+        true
+    }
+
+    /// The window, guest-physical address and length.
+    pub fn get(&self) -> Option<(u64, u64)> {
+        let len = self.len.load(Ordering::Acquire);
+        (len != 0).then(|| (self.gpa.load(Ordering::Relaxed), len))
+    }
+}
+
+impl Partition {
+    /// Whether `len` bytes from guest-physical `gpa` lie in its memory.
+    pub fn owns(&self, gpa: u64, len: u64) -> bool {
+        gpa.checked_add(len).is_some_and(|end| end <= self.config.memory_bytes)
+    }
+
+    /// Adds to the requests of one of its vCPUs and makes its pCPU look at them.
+    pub fn request(&self, vcpu: usize, requests: Requests) {
+        if let Some(&pcpu) = self.pcpus.get(vcpu) {
+            merge_into(&percpu::public(pcpu).requests, requests);
+            kick(pcpu);
+        }
+    }
+
+    /// It ends itself with a status.
+    pub fn finish(&self, status: u64) {
+        if self.life.finish(status) {
+            self.spread_end();
+        }
+    }
+
+    /// The hypervisor ends it.
+    pub fn stop(&self, cause: StopCause, detail: u64) {
+        if self.life.stop(cause as u16, detail) {
+            self.spread_end();
+        }
+    }
+
+    fn spread_end(&self) {
+        for vcpu in 0..self.pcpus.len() {
+            self.request(vcpu, Requests::STOP);
+        }
+        kick(self.housekeeping);
+    }
+}

@@ -1,0 +1,195 @@
+//! What the hypervisor builds before any guest runs: its pool, its trace, its page tables, its pCPUs.
+
+use core::mem::{align_of, size_of};
+
+use heapless::Vec;
+use partita_core::arch::PcpuId;
+use partita_core::smp_call::{Mailbox, Slot, SmpCalls};
+use partita_core::system::{PARTITIONS_MAX, SystemConfig};
+use partita_trace::layout::{REGION_ALIGN, Region, RegionSpec, WriterKind};
+use partita_trace::ring::SLOT_LEN;
+use partita_x86_policy::msr::MSRPM_LEN;
+use partita_x86_policy::ports::IOPM_LEN;
+
+use crate::arch::{X86, calls, set_up_calls};
+use crate::cpu::percpu::{self, BLOCK_LEN};
+use crate::cpu::{self, idt, rdtsc};
+use crate::error::Refusal;
+use crate::machine::Machine;
+use crate::memory::paging::{Access, AddressSpace};
+use crate::memory::pool::{PAGE, Pool, PoolExhausted};
+use crate::partition::Partition;
+use crate::system::System;
+use crate::trace::{self, Tracer};
+use crate::{apic, clock, launch, println, svm};
+use partita_x86_bare::application::{self, STARTUP_PAGE, Start};
+
+/// Pages for the hypervisor's own page tables, and for what is rounded up to a page.
+const TABLE_PAGES: usize = 64;
+/// Pages for each partition beside its maps: nested tables for at most 3 GiB, and its description.
+const PARTITION_PAGES: usize = 8;
+/// Pages of each pCPU beside its block: host save area, VMCB, vCPU.
+const PCPU_PAGES: usize = 3;
+
+fn region_spec(config: &SystemConfig, pcpus: usize, tsc_hz: u64) -> RegionSpec {
+    RegionSpec {
+        writer: WriterKind::Hypervisor,
+        pcpus: pcpus as u16,
+        ring_slots: config.trace.ring_bytes / SLOT_LEN as u32,
+        histograms: true,
+        tsc_hz,
+        build_id: crate::build_id(),
+    }
+}
+
+/// Bytes that the hypervisor wants for itself, besides its image.
+pub fn pool_bytes(config: &SystemConfig, pcpus: usize) -> u64 {
+    let calls = pcpus * (size_of::<Mailbox>() + align_of::<Mailbox>()) + pcpus * pcpus * size_of::<Slot>();
+    let bytes = region_spec(config, pcpus, 0).len()
+        + pcpus * (BLOCK_LEN + PCPU_PAGES * PAGE)
+        + calls
+        + config.partitions.len() * (MSRPM_LEN + IOPM_LEN + PARTITION_PAGES * PAGE)
+        + TABLE_PAGES * PAGE;
+    bytes.next_multiple_of(PAGE) as u64
+}
+
+/// The hypervisor, complete: what the housekeeping core holds.
+pub struct Hypervisor {
+    /// The machine.
+    pub machine: Machine,
+    /// The system.
+    pub system: System,
+    /// What its memory is carved from.
+    pub pool: Pool,
+    /// Its address space.
+    pub space: AddressSpace,
+    /// The trace region.
+    pub region: Region<'static>,
+    /// The partitions, by number.
+    pub partitions: Vec<&'static Partition, PARTITIONS_MAX>,
+}
+
+/// Carves an array of values that are valid when all bytes are zero.
+///
+/// # Safety
+/// `T` must be such a type.
+unsafe fn carve_zeroed<T>(pool: &mut Pool, count: usize) -> Result<&'static [T], PoolExhausted> {
+    let start = pool.carve(count * size_of::<T>(), align_of::<T>())?.cast::<T>();
+    // SAFETY: the memory is zeroed, large and aligned enough, and nobody else's; by the contract above.
+    Ok(unsafe { core::slice::from_raw_parts(start, count) })
+}
+
+impl Hypervisor {
+    /// Builds the trace and the address space, brings all pCPUs up, and switches to the address space.
+    ///
+    /// # Errors
+    /// If memory does not suffice or a pCPU does not come up.
+    ///
+    /// # Safety
+    /// Once, on the boot pCPU, with the boot page tables in use; `machine` and `system` must be true.
+    pub unsafe fn set_up(machine: Machine, system: System) -> Result<Self, Refusal> {
+        let count = machine.pcpus();
+        let range = system.division.pool;
+        // SAFETY: the division gives this range to nobody else, and the boot page tables map it one to one.
+        let mut pool = unsafe { Pool::new(range.start, range.len()) };
+        let spec = region_spec(&system.config, count, machine.clocks.tsc_hz);
+        let base = pool.carve(spec.len(), REGION_ALIGN)?;
+        // SAFETY: the memory is fresh from the pool and stays the region's.
+        let region = unsafe { Region::init(base, spec.len(), &spec) }?;
+
+        let others = pool.carve((count - 1) * BLOCK_LEN, BLOCK_LEN)?;
+        percpu::set_other_blocks(others as u64);
+        // SAFETY: zeroed mailboxes and slots are idle ones, as their crate says.
+        let (mailboxes, slots) =
+            unsafe { (carve_zeroed(&mut pool, count)?, carve_zeroed(&mut pool, SmpCalls::<X86>::slots_for(count))?) };
+        if !set_up_calls(mailboxes, slots) {
+            return Err(Refusal::TooLarge("pCPUs"));
+        }
+
+        let mut space = AddressSpace::new(&mut pool)?;
+        space.map(system.module.start, system.module.len, Access::Read, &mut pool)?;
+        space.map(STARTUP_PAGE, PAGE as u64, Access::ReadExecute, &mut pool)?;
+        // SAFETY: low memory is nobody's; the boot page tables let this pCPU write there.
+        unsafe { application::install(space.root()) };
+        let mut hypervisor = Self { machine, system, pool, space, region, partitions: Vec::new() };
+        for number in 0..count as u16 {
+            hypervisor.bring_up(PcpuId(number))?;
+        }
+        // SAFETY: image, pool and bundle are mapped; nothing else is used from here on.
+        unsafe { hypervisor.space.activate() };
+        hypervisor.space.unmap(STARTUP_PAGE, PAGE as u64);
+        for number in 0..count as u16 {
+            hypervisor.space.guard(PcpuId(number));
+        }
+        Ok(hypervisor)
+    }
+
+    /// Prints who has how much of the machine's memory, and where the trace lies.
+    pub fn report_memory(&self) {
+        let totals = &self.system.division.totals;
+        let kib = |bytes: u64| bytes.div_ceil(1024);
+        println!(
+            "partita: memory: {} KiB RAM, partitions {} KiB, bundle {} KiB, hypervisor {} KiB (image {} KiB, pool {} KiB \
+             of which trace {} KiB), unassigned {} KiB",
+            kib(totals.usable),
+            kib(totals.partitions),
+            kib(totals.bundle),
+            kib(totals.hypervisor),
+            kib(crate::machine::image().len()),
+            kib(self.system.division.pool.len()),
+            kib(self.region.header().region_len() as u64),
+            kib(totals.unassigned),
+        );
+        println!("partita: trace region at {:#x}", self.region.base() as u64);
+    }
+
+    fn bring_up(&mut self, pcpu: PcpuId) -> Result<(), Refusal> {
+        let parts = (self.region.ring(pcpu.0), self.region.histograms(pcpu.0));
+        let (Some(ring), Some(histograms)) = parts else { return Err(Refusal::TooLarge("pCPUs of the trace")) };
+        let host_save = self.pool.page()? as u64;
+        let mut tracer = Tracer { writer: ring.writer(), histograms };
+        if pcpu == PcpuId(0) {
+            trace::adopt_early(&mut tracer);
+            // SAFETY: this is the boot pCPU, which has had its private page from the start.
+            unsafe { percpu::set_tracer(pcpu, tracer) };
+            if let Some(calls) = calls() {
+                calls.init_smp_call();
+            }
+            return Ok(());
+        }
+        // SAFETY: the block is mapped and its pCPU not yet running; the start-up page is installed.
+        let online = unsafe {
+            percpu::init_private(pcpu);
+            percpu::set_tracer(pcpu, tracer);
+            percpu::set_host_save(pcpu, host_save);
+            application::start(
+                &Start {
+                    apic_id: percpu::public(pcpu).apic_id(),
+                    stack_top: percpu::stack_top(pcpu),
+                    entry: application_main,
+                    argument: pcpu.0.into(),
+                    ticks_per_ms: clock::ticks_per_ms(),
+                },
+                || percpu::public(pcpu).is_online(),
+            )
+        };
+        if online { Ok(()) } else { Err(Refusal::PcpuDead { pcpu: pcpu.0, apic_id: percpu::public(pcpu).apic_id() }) }
+    }
+}
+
+/// First Rust code of a pCPU other than the boot one: it gets ready, says so, and serves until it gets a vCPU.
+extern "C" fn application_main(_pcpu: u64) -> ! {
+    idt::load();
+    apic::enable();
+    // SAFETY: discovery made sure of SVM on the boot pCPU; the page is this pCPU's alone.
+    unsafe { svm::enable(percpu::private().host_save.get()) };
+    let Some(calls) = calls() else { cpu::halt_forever() };
+    calls.init_smp_call();
+    percpu::public(percpu::private().id).set_online();
+    loop {
+        x86_64::instructions::interrupts::disable();
+        calls.handle_smp_call(rdtsc());
+        launch::run_if_asked();
+        x86_64::instructions::interrupts::enable_and_hlt();
+    }
+}

@@ -1,0 +1,81 @@
+//! The system to run: the bundle's description, validated against the rules and the machine, and the division of the
+//! machine's memory by it.
+
+use heapless::Vec;
+use partita_abi::bundle::Bundle;
+use partita_core::memory::{self, Division, Owner, Range, Request, Wanted};
+use partita_core::rules::{self, MachineFacts, Segment};
+use partita_core::system::{PARTITIONS_MAX, SystemConfig};
+
+use crate::error::Refusal;
+use crate::machine::{self, Machine};
+use crate::memory::pool::PAGE;
+use crate::{println, set_up};
+use partita_x86_bare::boot_info::{BootInfo, MEMORY_RANGES_MAX, Module};
+
+/// End of what the boot page tables map.
+const BOOT_MAPPED_END: u64 = 4 << 30;
+/// End of the memory that the firmware and the start-up page use.
+const LOW_MEMORY: u64 = 1 << 20;
+
+/// A system that has been checked, and where everything of it goes.
+#[derive(Debug)]
+pub struct System {
+    /// Its description.
+    pub config: SystemConfig,
+    /// Where it was read from.
+    pub module: Module,
+    /// The bundle.
+    pub bundle: Bundle<'static>,
+    /// Who gets which memory.
+    pub division: Division,
+}
+
+/// Reads and checks the boot bundle, and divides the memory.
+///
+/// # Errors
+/// What is wrong with the bundle or the system.
+///
+/// # Safety
+/// The boot page tables must be in use, and the loader's description of the module be true.
+pub unsafe fn read(boot: &BootInfo, machine: &Machine) -> Result<System, Refusal> {
+    let module = boot.module.ok_or(Refusal::NoBundle)?;
+    let end = module.start.saturating_add(module.len);
+    if end > BOOT_MAPPED_END {
+        return Err(Refusal::BundleTooHigh { end });
+    }
+    // SAFETY: the module is the loader's, mapped one to one, and nobody writes to it from now on.
+    let bytes = unsafe { core::slice::from_raw_parts(module.start as *const u8, module.len as usize) };
+    let bundle = Bundle::parse(bytes)?;
+    let config = partita_core::encode::decode(bundle.config())?;
+    check(&config, &bundle, machine)?;
+    let division = divide(&config, boot, module, machine)?;
+    Ok(System { config, module, bundle, division })
+}
+
+fn check(config: &SystemConfig, bundle: &Bundle<'static>, machine: &Machine) -> Result<(), Refusal> {
+    let segments =
+        bundle.sections().skip(1).map(|s| Segment { partition: s.partition, gpa: s.gpa, mem_len: s.mem_len });
+    let facts = MachineFacts { pcpus: machine.pcpus() };
+    let report = |violation: rules::Violation<'_>| println!("partita: {}: {violation}", violation.rule());
+    let violations = rules::check(config, segments, Some(&facts), report);
+    if config.housekeeping.pcpu != 0 {
+        return Err(Refusal::Housekeeping { pcpu: config.housekeeping.pcpu });
+    }
+    if violations > 0 { Err(Refusal::Rules { violations }) } else { Ok(()) }
+}
+
+fn divide(config: &SystemConfig, boot: &BootInfo, module: Module, machine: &Machine) -> Result<Division, Refusal> {
+    let usable: Vec<Range, MEMORY_RANGES_MAX> = boot.memory.iter().map(|r| Range::at(r.start, r.len)).collect();
+    let module_start = module.start & !(PAGE as u64 - 1);
+    let module_end = (module.start + module.len).next_multiple_of(PAGE as u64);
+    let reserved = [
+        (Owner::Firmware, Range::at(0, LOW_MEMORY)),
+        (Owner::Hypervisor, machine::image()),
+        (Owner::Bundle, Range::at(module_start, module_end - module_start)),
+    ];
+    let wanted: Vec<Wanted, PARTITIONS_MAX> =
+        config.partitions.iter().map(|p| Wanted { bytes: p.memory_bytes, at: p.memory_at }).collect();
+    let pool_bytes = set_up::pool_bytes(config, machine.pcpus());
+    Ok(memory::divide(&Request { usable: &usable, reserved: &reserved, pool_bytes, partitions: &wanted })?)
+}

@@ -1,0 +1,75 @@
+//! Hypercalls: the numbers are in `partita_abi::hypercall`.
+
+use partita_abi::hypercall::{BUSY, FINISH, INVALID, NOP, SUCCESS, TRACE_WINDOW, UNKNOWN};
+use partita_core::system::Identity;
+use partita_trace::event::Event;
+use partita_trace::layout::{HEADER_LEN, REGION_ALIGN};
+use partita_trace::names::{PolicyKind, StopCause};
+use partita_x86_policy::vmware;
+
+use super::{About, Vcpu};
+use crate::cpu::rdtsc;
+use crate::trace;
+use crate::virt::{Exception, GuestRegisters, VirtualCpu};
+
+/// Length of VMMCALL and VMCALL.
+const LEN: u64 = 3;
+
+impl<V: VirtualCpu> Vcpu<V> {
+    #[inline]
+    pub(super) fn hypercall(&mut self, registers: &mut GuestRegisters) -> About {
+        let number = self.cpu.rax() as u32;
+        if self.cpu.privilege() != 0 && !(vmware::is_vmware_call(number) && self.is_linux()) {
+            self.refuse(PolicyKind::Hypercall, number.into(), 0, Exception::InvalidOpcode);
+            return About { low: number as u16, wide: number.into() };
+        }
+        let result = match number {
+            NOP => SUCCESS,
+            _ => self.rare_hypercall(number, registers),
+        };
+        self.cpu.set_rax(result);
+        self.cpu.skip(LEN);
+        About { low: number as u16, wide: number.into() }
+    }
+
+    fn is_linux(&self) -> bool {
+        self.partition.config.identity == Identity::Linux
+    }
+
+    #[cold]
+    fn rare_hypercall(&mut self, number: u32, registers: &mut GuestRegisters) -> u64 {
+        match number {
+            FINISH => {
+                self.finish(registers.rbx);
+                SUCCESS
+            }
+            TRACE_WINDOW => self.trace_window(registers.rbx, registers.rcx),
+            _ if vmware::is_vmware_call(number) && self.is_linux() => {
+                let [eax, ebx, ecx] = vmware::vmware_call(registers.rcx as u32, &self.cpuid);
+                (registers.rbx, registers.rcx) = (ebx.into(), ecx.into());
+                eax.into()
+            }
+            _ => {
+                Self::note_refusal(PolicyKind::Hypercall, number.into(), 0);
+                UNKNOWN
+            }
+        }
+    }
+
+    /// Ends the partition at its own wish.
+    pub(super) fn finish(&mut self, status: u64) {
+        let cause = if status == 0 { StopCause::Finished } else { StopCause::FailureReported };
+        let (partition, rip) = (self.partition.number, self.cpu.rip());
+        trace::record(rdtsc(), Event::PartitionStop { partition, cause, detail: status, rip });
+        self.partition.finish(status);
+    }
+
+    fn trace_window(&mut self, gpa: u64, len: u64) -> u64 {
+        let sane = gpa.is_multiple_of(REGION_ALIGN as u64) && len >= HEADER_LEN as u64 && self.partition.owns(gpa, len);
+        if !sane {
+            Self::note_refusal(PolicyKind::Hypercall, TRACE_WINDOW.into(), gpa);
+            return INVALID;
+        }
+        if self.partition.trace_window.announce(gpa, len) { SUCCESS } else { BUSY }
+    }
+}

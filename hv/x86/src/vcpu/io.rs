@@ -1,0 +1,50 @@
+//! IN and OUT at ports that are not passed through.
+
+use partita_abi::report::EXIT_SUCCESS;
+use partita_trace::names::PolicyKind;
+use partita_x86_policy::ports::{IoAccess, PortDecision};
+use partita_x86_policy::vmware;
+
+use super::{About, Vcpu};
+use crate::virt::{Exception, GuestRegisters, VirtualCpu};
+
+const ALL_ONES: u32 = u32::MAX;
+
+impl<V: VirtualCpu> Vcpu<V> {
+    #[inline]
+    pub(super) fn io(&mut self, access: IoAccess, next_rip: u64, registers: &mut GuestRegisters) -> About {
+        let about = About { low: access.port, wide: access.port.into() };
+        let rax = self.cpu.rax();
+        let mut input = ALL_ONES;
+        match self.partition.port_policy.decide(access) {
+            PortDecision::Quiet => {}
+            PortDecision::Refuse => {
+                let (kind, value) =
+                    if access.input { (PolicyKind::PortIn, 0) } else { (PolicyKind::PortOut, rax & 0xFFFF_FFFF) };
+                Self::note_refusal(kind, access.port.into(), value);
+            }
+            PortDecision::CmosSelect => self.cmos.select(rax as u8),
+            PortDecision::CmosRead => input = self.cmos.read().into(),
+            PortDecision::Finish => {
+                let byte = rax as u8;
+                self.finish(if byte == EXIT_SUCCESS { 0 } else { byte.into() });
+            }
+            PortDecision::Vmware if vmware::is_vmware_call(rax as u32) => {
+                let [eax, ebx, ecx] = vmware::vmware_call(registers.rcx as u32, &self.cpuid);
+                (registers.rbx, registers.rcx) = (ebx.into(), ecx.into());
+                input = eax;
+            }
+            PortDecision::Vmware => {}
+            PortDecision::Gp => {
+                let kind = if access.input { PolicyKind::PortIn } else { PolicyKind::PortOut };
+                self.refuse(kind, access.port.into(), 0, Exception::GeneralProtection);
+                return about;
+            }
+        }
+        if access.input {
+            self.cpu.set_rax(access.merge_rax(rax, input));
+        }
+        self.cpu.skip_to(next_rip);
+        about
+    }
+}

@@ -1,0 +1,98 @@
+//! RDMSR and WRMSR of registers that are not passed through.
+
+use partita_trace::names::{ExitReason, PolicyKind, StopCause};
+use partita_x86_policy::msr::{ICR_MSR, MsrRead, MsrWrite};
+use partita_x86_policy::msr_values::{
+    ApicBaseWrite, apic_base_read, apic_base_write, efer_write, lvt_timer_write, lvt_write,
+};
+
+use super::{About, Vcpu};
+use crate::cpu;
+use crate::virt::{Exception, GuestRegisters, VirtualCpu};
+
+/// Length of RDMSR and WRMSR.
+const LEN: u64 = 2;
+
+impl<V: VirtualCpu> Vcpu<V> {
+    #[inline]
+    pub(super) fn read_msr(&mut self, registers: &mut GuestRegisters) -> About {
+        let msr = registers.rcx as u32;
+        let value = match self.partition.msr_policy.read(msr) {
+            MsrRead::ApicBase => apic_base_read(self.number),
+            MsrRead::Value(value) => value,
+            MsrRead::Efer => self.cpu.efer(),
+            // Not known without the register that cannot be read; 0 says that the timer is not running.
+            MsrRead::TimerCount => 0,
+            MsrRead::Pass | MsrRead::Gp => {
+                self.refuse(PolicyKind::MsrRead, msr.into(), 0, Exception::GeneralProtection);
+                return About::wide(msr.into());
+            }
+        };
+        self.cpu.set_rax(value & 0xFFFF_FFFF);
+        registers.rdx = value >> 32;
+        self.cpu.skip(LEN);
+        About::wide(msr.into())
+    }
+
+    #[inline]
+    pub(super) fn write_msr(&mut self, registers: &mut GuestRegisters, entered: u64) -> (ExitReason, About) {
+        let msr = registers.rcx as u32;
+        let value = registers.rdx << 32 | self.cpu.rax() & 0xFFFF_FFFF;
+        if msr == ICR_MSR {
+            return (ExitReason::IcrWrite, self.write_icr(value, entered));
+        }
+        (ExitReason::MsrWrite, self.rare_write_msr(msr, value))
+    }
+
+    #[cold]
+    fn rare_write_msr(&mut self, msr: u32, value: u64) -> About {
+        let allowed = match self.partition.msr_policy.write(msr) {
+            MsrWrite::Ignore => {
+                Self::note_refusal(PolicyKind::MsrWrite, msr.into(), value);
+                true
+            }
+            MsrWrite::Lvt => match lvt_write(value) {
+                Ok(lvt) => {
+                    if lvt.refused {
+                        Self::note_refusal(PolicyKind::MsrWrite, msr.into(), value);
+                    }
+                    // SAFETY: an entry of the local vector table that the policy names, with fixed delivery: it can
+                    // only interrupt this guest.
+                    unsafe { cpu::write_msr(msr, lvt.value) };
+                    true
+                }
+                Err(_) => false,
+            },
+            MsrWrite::LvtTimer => match lvt_timer_write(value) {
+                Ok(lvt) => {
+                    // SAFETY: the timer's entry without a delivery mode: it can only interrupt this guest.
+                    unsafe { cpu::write_msr(msr, lvt) };
+                    true
+                }
+                Err(_) => false,
+            },
+            MsrWrite::ApicBase => match apic_base_write(value) {
+                ApicBaseWrite::Same => true,
+                ApicBaseWrite::LeavesX2apic | ApicBaseWrite::MovesPage => {
+                    self.stop(StopCause::ApicModeLeft, value);
+                    true
+                }
+                ApicBaseWrite::Gp => false,
+            },
+            MsrWrite::Efer => match efer_write(self.cpu.efer(), value, self.cpu.paging(), self.efer_writable) {
+                Ok(efer) => {
+                    self.cpu.set_efer(efer);
+                    true
+                }
+                Err(_) => false,
+            },
+            MsrWrite::Pass | MsrWrite::Icr | MsrWrite::Gp => false,
+        };
+        if allowed {
+            self.cpu.skip(LEN);
+        } else {
+            self.refuse(PolicyKind::MsrWrite, msr.into(), value, Exception::GeneralProtection);
+        }
+        About::wide(msr.into())
+    }
+}

@@ -1,0 +1,90 @@
+//! What others ask of a vCPU: requests of its siblings and of the housekeeping core, and SMP calls.
+
+use core::sync::atomic::{AtomicU32, Ordering};
+
+use partita_trace::event::Event;
+use partita_x86_policy::apic_events::{NmiState, Requests, VcpuAction};
+
+use super::Vcpu;
+use crate::cpu::rdtsc;
+use crate::trace;
+use crate::virt::{GuestRegisters, VirtualCpu};
+
+/// Not a request of anyone: set by a vCPU itself when it starts, so that its first exit comes by here and ends what
+/// held for the first entry only.
+const STARTED: u32 = 1 << 31;
+
+/// Adds requests to a word. The caller kicks the vCPU afterwards.
+pub fn merge_into(word: &AtomicU32, later: Requests) {
+    let merge = |old: u32| Some(Requests::from_word(old).merge(later).word() | old & STARTED);
+    // Release: the target that takes the requests sees what was done before they were made.
+    let _ = word.fetch_update(Ordering::Release, Ordering::Relaxed, merge);
+}
+
+impl<V: VirtualCpu> Vcpu<V> {
+    /// Serves what is asked. Returns when the guest may be entered: a vCPU that waits for its start, or has ended, stays
+    /// here, and goes on serving its pCPU's SMP calls.
+    #[cold]
+    pub fn serve(&mut self, registers: &mut GuestRegisters, entered: u64) {
+        let mut entered = entered;
+        loop {
+            self.inbox.handle_smp_call(entered);
+            let word = self.requests.swap(0, Ordering::Acquire);
+            if word & STARTED != 0 {
+                self.cpu.started();
+            }
+            match self.events.on_request(Requests::from_word(word), self.cpu.rip()) {
+                VcpuAction::Enter => return,
+                VcpuAction::InjectNmi => return self.inject_nmi(),
+                VcpuAction::StepOverIret => return self.cpu.step_nmi_return(),
+                VcpuAction::Start { vector } => {
+                    self.cpu.start_up(vector, registers);
+                    return self.note_start();
+                }
+                VcpuAction::Wait | VcpuAction::Stop => {
+                    let (requests, inbox) = (self.requests, self.inbox);
+                    V::park_while(|| requests.load(Ordering::Relaxed) == 0 && !inbox.has_pending());
+                    entered = rdtsc();
+                }
+            }
+        }
+    }
+
+    /// Puts a first vCPU into the state that its image asks for.
+    pub fn start_first(&mut self, registers: &mut GuestRegisters) {
+        self.cpu.start_at(&self.partition.config.entry, registers);
+        self.note_start();
+    }
+
+    fn note_start(&self) {
+        self.requests.fetch_or(STARTED, Ordering::Relaxed);
+    }
+
+    fn inject_nmi(&mut self) {
+        let another = self.events.nmi() == NmiState::BlockedPending;
+        trace::record(rdtsc(), Event::NmiInjected { another, rip: self.cpu.rip() });
+        self.cpu.inject_nmi();
+    }
+
+    /// The guest is about to execute the IRET that ends its NMI handler.
+    pub(super) fn nmi_returns(&mut self) {
+        let action = self.events.on_iret(self.cpu.rip());
+        self.cpu.watch_nmi_return(self.events.intercepts_iret());
+        self.after_nmi(action);
+    }
+
+    /// The IRET was stepped over.
+    pub(super) fn nmi_returned(&mut self) {
+        self.cpu.end_step();
+        let action = self.events.on_step();
+        self.after_nmi(action);
+    }
+
+    fn after_nmi(&mut self, action: VcpuAction) {
+        match action {
+            VcpuAction::StepOverIret => self.cpu.step_nmi_return(),
+            VcpuAction::InjectNmi => self.inject_nmi(),
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! The virtualisation contract: what a vendor's extension (SVM; VMX is next) gives to the code that they share.
+//!
+//! The vendor is chosen once, by entering `run` of one of them; from there on everything is resolved at compile
+//! time, and nothing on the exit path is `dyn`.
+
+use partita_core::system::Entry;
+use partita_trace::names::ExitReason;
+use partita_x86_policy::ports::IoAccess;
+
+use crate::memory::pool::{Pool, PoolExhausted};
+
+/// The guest's general-purpose registers, but for RSP and RAX, which the contract has functions for. The order is
+/// that of the entry code: what is popped last before an entry is pushed first after the exit.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+#[expect(missing_docs, reason = "the registers' own names")]
+pub struct GuestRegisters {
+    pub rbx: u64,
+    pub rcx: u64,
+    pub rsi: u64,
+    pub rdi: u64,
+    pub rbp: u64,
+    pub r8: u64,
+    pub r9: u64,
+    pub r10: u64,
+    pub r11: u64,
+    pub r12: u64,
+    pub r13: u64,
+    pub r14: u64,
+    pub r15: u64,
+    pub rdx: u64,
+}
+
+/// An exception that a guest can be given (APM vol. 2 section 8.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exception {
+    /// #UD.
+    InvalidOpcode,
+    /// #GP with error code 0.
+    GeneralProtection,
+}
+
+/// What a guest did that needs the hypervisor, in the terms that the handlers share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// CPUID.
+    Cpuid,
+    /// RDMSR.
+    MsrRead,
+    /// WRMSR.
+    MsrWrite,
+    /// An access to an I/O port.
+    Io {
+        /// The access.
+        access: IoAccess,
+        /// RIP of the instruction after it.
+        next_rip: u64,
+    },
+    /// VMMCALL or VMCALL.
+    Hypercall,
+    /// A physical NMI: a kick, or nothing.
+    Nmi,
+    /// The guest is about to return from its NMI handler.
+    NmiReturn,
+    /// The single step that the hypervisor asked for has been made.
+    Stepped,
+    /// An access outside the guest's memory.
+    NestedPageFault {
+        /// Guest-physical address.
+        gpa: u64,
+        /// The vendor's description of the access.
+        detail: u64,
+    },
+    /// A triple fault.
+    Shutdown,
+    /// An instruction that is skipped: WBINVD, INVD. Its length in bytes.
+    Skip(u64),
+    /// An instruction that the guest's CPU does not have: #UD.
+    Absent,
+    /// An instruction that the guest's CPU refuses: #GP.
+    Refused,
+    /// The CPU refused the guest's state.
+    InvalidState,
+    /// Anything else, by the vendor's number.
+    Other(u64),
+}
+
+/// A vendor's virtual CPU. All functions are for the pCPU it runs on.
+pub trait VirtualCpu: 'static {
+    /// Carves and fills what a vCPU needs. `maps` are its partition's.
+    ///
+    /// # Errors
+    /// If the pool is exhausted.
+    fn new(pool: &mut Pool, nested_root: u64, maps: PermissionMaps) -> Result<Self, PoolExhausted>
+    where
+        Self: Sized;
+
+    /// RAX.
+    fn rax(&self) -> u64;
+    /// Sets RAX.
+    fn set_rax(&mut self, value: u64);
+    /// RIP.
+    fn rip(&self) -> u64;
+    /// RSP.
+    fn rsp(&self) -> u64;
+    /// Privilege level, 0 to 3.
+    fn privilege(&self) -> u8;
+    /// Whether CR0.PG is set.
+    fn paging(&self) -> bool;
+    /// CR4.
+    fn cr4(&self) -> u64;
+    /// EFER as the guest sees it.
+    fn efer(&self) -> u64;
+    /// Sets EFER to what the policy allows the guest.
+    fn set_efer(&mut self, value: u64);
+
+    /// Continues `len` bytes behind the current instruction.
+    fn skip(&mut self, len: u64);
+    /// Continues at `rip`, behind the current instruction.
+    fn skip_to(&mut self, rip: u64);
+
+    /// Delivers an exception at the next entry.
+    fn inject_exception(&mut self, exception: Exception);
+    /// Delivers an NMI at the next entry, and watches for the guest's return from it.
+    fn inject_nmi(&mut self);
+    /// Whether to exit at the guest's IRET.
+    fn watch_nmi_return(&mut self, on: bool);
+    /// Begins the single step that tells when the guest has returned from its NMI handler.
+    fn step_nmi_return(&mut self);
+    /// Ends it.
+    fn end_step(&mut self);
+
+    /// Sets the state of a first vCPU, and its registers.
+    fn start_at(&mut self, entry: &Entry, registers: &mut GuestRegisters);
+    /// Sets the state that INIT and a start-up IPI with `vector` leave (APM vol. 2 section 14.1.3).
+    fn start_up(&mut self, vector: u8, registers: &mut GuestRegisters);
+
+    /// Told at the first exit after a start: what has to hold for one entry only, such as a TLB flush, ends here.
+    fn started(&mut self);
+
+    /// Lets a pending NMI in: on return it has been taken, and NMIs are held back again.
+    fn take_nmi();
+    /// Waits with NMIs let in, until one has come, unless `idle` says that there is something to do.
+    fn park_while(idle: impl Fn() -> bool);
+}
+
+/// Host-physical addresses of the permission maps of a partition.
+#[derive(Clone, Copy, Debug)]
+pub struct PermissionMaps {
+    /// I/O ports.
+    pub io: u64,
+    /// MSRs.
+    pub msr: u64,
+}
+
+impl Exit {
+    /// How the trace and the histograms count it.
+    #[inline]
+    pub const fn reason(&self) -> ExitReason {
+        match self {
+            Self::Cpuid => ExitReason::Cpuid,
+            Self::MsrRead => ExitReason::MsrRead,
+            Self::MsrWrite => ExitReason::MsrWrite,
+            Self::Io { access, .. } if access.input => ExitReason::IoIn,
+            Self::Io { .. } => ExitReason::IoOut,
+            Self::Hypercall => ExitReason::Hypercall,
+            Self::Nmi => ExitReason::Kick,
+            Self::NmiReturn => ExitReason::NmiReturn,
+            Self::Stepped => ExitReason::DebugTrap,
+            Self::NestedPageFault { .. } => ExitReason::NestedPageFault,
+            Self::Shutdown => ExitReason::Shutdown,
+            Self::Skip(_) | Self::Absent | Self::Refused => ExitReason::VirtInstruction,
+            Self::InvalidState => ExitReason::InvalidState,
+            Self::Other(_) => ExitReason::Other,
+        }
+    }
+}
