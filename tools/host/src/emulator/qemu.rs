@@ -1,0 +1,191 @@
+//! QEMU's system emulator for x86_64, with AMD SVM under TCG.
+
+use super::{Clock, Emulator, MachineSpec, ProbeError};
+use partita_abi::report::EXIT_PORT;
+use std::ffi::OsString;
+use std::path::Path;
+use std::process::Command;
+
+const PROGRAM: &str = "qemu-system-x86_64";
+/// First version with x2APIC under TCG.
+const VERSION_MIN: (u32, u32) = (9, 0);
+
+/// Bytes of RAM from which on the q35 machine splits it.
+const Q35_SPLIT_FROM: u64 = 0xB000_0000;
+/// Bytes of RAM below the PCI hole then.
+const Q35_LOW_MEMORY: u64 = 0x8000_0000;
+const ABOVE_4G: u64 = 1 << 32;
+
+/// QEMU.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Qemu;
+
+impl Emulator for Qemu {
+    fn name(&self) -> &'static str {
+        "QEMU"
+    }
+
+    fn probe(&self) -> Result<(), ProbeError> {
+        let program = || PROGRAM.to_owned();
+        let output = Command::new(PROGRAM)
+            .arg("--version")
+            .output()
+            .map_err(|cause| ProbeError::NotFound { program: program(), cause })?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        check_version(&text)
+    }
+
+    fn command(&self, machine: &MachineSpec<'_>) -> Command {
+        let mut command = Command::new(PROGRAM);
+        let memory = format!("{}k", machine.memory >> 10);
+        match machine.ram_file {
+            Some(file) => {
+                command.args(["-machine", "q35,memory-backend=ram0"]);
+                let start = format!("memory-backend-file,id=ram0,size={memory},share=on,mem-path=");
+                command.arg("-object").arg(option(&start, file));
+            }
+            None => {
+                command.args(["-machine", "q35"]);
+            }
+        }
+        command.args(["-cpu", "max", "-smp", &machine.pcpus.to_string(), "-m", &memory]);
+        command.args(["-display", "none", "-nodefaults", "-no-reboot"]);
+        for (index, log) in machine.serial.iter().enumerate() {
+            let id = format!("com{}", index + 1);
+            match log {
+                Some(log) => {
+                    command.arg("-chardev").arg(option(&format!("file,id={id},path="), log));
+                    command.args(["-serial", &format!("chardev:{id}")]);
+                }
+                None => {
+                    command.args(["-serial", "null"]);
+                }
+            }
+        }
+        command.args(["-device", &format!("isa-debug-exit,iobase={EXIT_PORT:#x},iosize=0x04")]);
+        command.arg("-kernel").arg(machine.kernel);
+        if let Some(module) = machine.module {
+            command.arg("-initrd").arg(module);
+        }
+        if !machine.cmdline.is_empty() {
+            command.args(["-append", machine.cmdline]);
+        }
+        match machine.clock {
+            Clock::Host => command.args(["-accel", "tcg,thread=multi"]),
+            // With the seed and the fixed date two runs are identical, bit for bit.
+            Clock::Icount => command
+                .args(["-accel", "tcg,thread=single", "-icount", "shift=0,sleep=off", "-seed", "7"])
+                .args(["-rtc", "base=2026-01-01T00:00:00,clock=vm"]),
+        };
+        command
+    }
+
+    fn ram_offset(&self, memory: u64, address: u64) -> Option<u64> {
+        // q35 splits RAM of more than 2.75 GiB: 2 GiB of it lie below the PCI hole, the rest above 4 GiB.
+        let below = if memory >= Q35_SPLIT_FROM { Q35_LOW_MEMORY } else { memory };
+        if address < below {
+            return Some(address);
+        }
+        let offset = address.checked_sub(ABOVE_4G)?.checked_add(below)?;
+        (offset < memory).then_some(offset)
+    }
+
+    fn exit_byte(&self, code: i32) -> Option<u8> {
+        // isa-debug-exit makes (value << 1) | 1 of it. 1 is also what QEMU's own errors give.
+        if code & 1 == 1 && code > 1 { u8::try_from(code >> 1).ok() } else { None }
+    }
+}
+
+/// An option that ends with a path: QEMU wants commas doubled there.
+fn option(start: &str, path: &Path) -> OsString {
+    let mut text = OsString::from(start);
+    let escaped: Vec<u8> = path
+        .as_os_str()
+        .as_encoded_bytes()
+        .iter()
+        .flat_map(|&byte| if byte == b',' { vec![b',', b','] } else { vec![byte] })
+        .collect();
+    text.push(<std::ffi::OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(&escaped));
+    text
+}
+
+fn check_version(text: &str) -> Result<(), ProbeError> {
+    let program = PROGRAM.to_owned();
+    let word = text.split_whitespace().skip_while(|word| *word != "version").nth(1);
+    let mut numbers = word.unwrap_or_default().split('.').map(str::parse::<u32>);
+    match (numbers.next(), numbers.next()) {
+        (Some(Ok(major)), Some(Ok(minor))) if (major, minor) >= VERSION_MIN => Ok(()),
+        (Some(Ok(_)), Some(Ok(_))) => {
+            let found = word.unwrap_or_default().to_owned();
+            let why = "older ones have no x2APIC without KVM";
+            Err(ProbeError::TooOld { program, found, needed: "9.0", why })
+        }
+        _ => Err(ProbeError::Unknown { program, output: text.lines().next().unwrap_or_default().to_owned() }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_compared_as_numbers() {
+        assert!(check_version("QEMU emulator version 10.0.2 (Debian 1:10.0.2)").is_ok());
+        assert!(check_version("QEMU emulator version 9.0.0").is_ok());
+        let old = check_version("QEMU emulator version 7.2.22 (Debian)").unwrap_err().to_string();
+        assert!(old.contains("7.2.22") && old.contains("9.0") && old.contains("ci/setup.sh"), "{old}");
+        assert!(matches!(check_version("hello"), Err(ProbeError::Unknown { .. })));
+    }
+
+    fn spec<'a>(clock: Clock, ram_file: Option<&'a Path>) -> MachineSpec<'a> {
+        MachineSpec {
+            pcpus: 4,
+            memory: 512 << 20,
+            clock,
+            kernel: Path::new("hv.elf"),
+            module: Some(Path::new("a,b/bundle.bin")),
+            cmdline: "",
+            serial: [Some("d/hypervisor.log".into()), None, Some("d/rt0.log".into()), None],
+            ram_file,
+        }
+    }
+
+    fn line(command: &Command) -> String {
+        command.get_args().map(|arg| arg.to_string_lossy().into_owned()).collect::<Vec<_>>().join(" ")
+    }
+
+    #[test]
+    fn the_command_line_is_the_one_that_works() {
+        let icount = line(&Qemu.command(&spec(Clock::Icount, Some(Path::new("d/ram,bin")))));
+        assert_eq!(
+            icount,
+            "-machine q35,memory-backend=ram0 \
+             -object memory-backend-file,id=ram0,size=524288k,share=on,mem-path=d/ram,,bin -cpu max -smp 4 -m 524288k \
+             -display none -nodefaults -no-reboot -chardev file,id=com1,path=d/hypervisor.log -serial chardev:com1 \
+             -serial null -chardev file,id=com3,path=d/rt0.log -serial chardev:com3 -serial null \
+             -device isa-debug-exit,iobase=0xf4,iosize=0x04 -kernel hv.elf -initrd a,b/bundle.bin \
+             -accel tcg,thread=single -icount shift=0,sleep=off -seed 7 -rtc base=2026-01-01T00:00:00,clock=vm"
+        );
+        let host = line(&Qemu.command(&spec(Clock::Host, None)));
+        assert!(host.contains("-accel tcg,thread=multi") && !host.contains("icount") && !host.contains("ram0"));
+    }
+
+    #[test]
+    fn ram_is_split_around_the_pci_hole() {
+        let offset = |memory, address| Qemu.ram_offset(memory, address);
+        assert_eq!(offset(1 << 30, 0x1234), Some(0x1234));
+        assert_eq!(offset(1 << 30, 1 << 30), None);
+        assert_eq!(offset(4 << 30, 0x7FFF_FFFF), Some(0x7FFF_FFFF));
+        assert_eq!(offset(4 << 30, 0x8000_0000), None);
+        assert_eq!(offset(4 << 30, 1 << 32), Some(2 << 30));
+        assert_eq!(offset(4 << 30, 6 << 30), None);
+    }
+
+    #[test]
+    fn exit_codes_give_the_byte_back() {
+        assert_eq!(Qemu.exit_byte(33), Some(0x10));
+        assert_eq!(Qemu.exit_byte(35), Some(0x11));
+        assert_eq!(Qemu.exit_byte(1), None);
+        assert_eq!(Qemu.exit_byte(0), None);
+    }
+}

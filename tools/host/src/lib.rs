@@ -1,0 +1,19 @@
+//! Everything the host tool does: system files, partition images, boot bundles, emulators, artefacts of a run.
+
+#![forbid(unsafe_code)]
+
+pub mod artifacts;
+pub mod assemble;
+pub mod bundle;
+pub mod cargo_build;
+pub mod emulator;
+pub mod image;
+pub mod initramfs;
+pub mod outcome;
+pub mod packages;
+pub mod progress;
+pub mod run;
+pub mod run_dir;
+pub mod run_info;
+pub mod system_file;
+pub mod trace;

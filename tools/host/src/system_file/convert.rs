@@ -1,0 +1,353 @@
+//! From what a system file says to what it means. What the configuration's types can hold is checked here; whether
+//! it makes a system that can be run is for the rules to say ([`super::rules`]).
+
+use super::diagnostic::{Diagnostics, SystemFileError};
+use super::raw::{RawConsole, RawFile, RawFileEntry, RawImage, RawInitramfs, RawKind, RawPartition};
+use super::size::{Size, human};
+use super::{
+    CMDLINE_MAX, ImageSource, InitramfsSource, InitrdSource, KernelSource, MACHINE_PCPUS_MAX, Machine, PackageFile,
+    PartitionSpans, RESERVED_NAMES, Spans, SystemFile,
+};
+use partita_abi::guest;
+use partita_core::system::{
+    Entry, Housekeeping, Identity, NAME_MAX, Name, PARTITION_PCPUS_MAX, PARTITIONS_MAX, Partition, SerialPort,
+    SystemConfig, TraceConfig,
+};
+use std::ops::{Range, RangeInclusive};
+use std::path::Path;
+use toml::Spanned;
+
+/// Default of `trace.ring`.
+const RING_DEFAULT: u32 = 256 << 10;
+/// Default of `housekeeping.smp_call_deadline_ms`.
+const DEADLINE_DEFAULT: i64 = 100;
+/// Fewest pCPUs of the machine: one for the hypervisor, one for a partition.
+const MACHINE_PCPUS_MIN: u16 = 2;
+/// Range of `machine.memory`.
+const MACHINE_MEMORY: RangeInclusive<u64> = 64 << 20..=64 << 30;
+
+pub(super) fn convert(text: &str, path: &Path) -> Result<SystemFile, SystemFileError> {
+    let mut converter = Converter { dir: path.parent().unwrap_or(Path::new("")), diagnostics: Diagnostics::new(text) };
+    let raw: Option<RawFile> = match toml::from_str(text) {
+        Ok(raw) => Some(raw),
+        Err(error) => {
+            converter.diagnostics.add_toml(&error);
+            None
+        }
+    };
+    let file = raw.and_then(|raw| converter.file(raw, text, path));
+    match file {
+        Some(file) if converter.diagnostics.is_empty() => Ok(file),
+        _ => Err(converter.diagnostics.into_error(path.to_path_buf())),
+    }
+}
+
+struct Converter<'t> {
+    dir: &'t Path,
+    diagnostics: Diagnostics<'t>,
+}
+
+impl Converter<'_> {
+    fn add(&mut self, span: Range<usize>, message: impl Into<String>) {
+        self.diagnostics.add(span, message);
+    }
+
+    fn file(&mut self, raw: RawFile, text: &str, path: &Path) -> Option<SystemFile> {
+        let name = self.name(&raw.system.name);
+        let mut spans = Spans {
+            system: raw.system.name.span(),
+            housekeeping_pcpu: span_of(raw.housekeeping.pcpu.as_ref()),
+            smp_call_hz: span_of(raw.housekeeping.smp_call_hz.as_ref()),
+            smp_call_deadline: span_of(raw.housekeeping.smp_call_deadline_ms.as_ref()),
+            smp_call_rounds: span_of(raw.housekeeping.smp_call_rounds.as_ref()),
+            ring: span_of(raw.trace.ring.as_ref()),
+            machine_memory: span_of(raw.machine.memory.as_ref()),
+            partitions: Vec::new(),
+        };
+        let deadline = raw.housekeeping.smp_call_deadline_ms.as_ref();
+        let housekeeping = Housekeeping {
+            pcpu: self.number(raw.housekeeping.pcpu.as_ref(), 0, 0..=i64::from(MACHINE_PCPUS_MAX) - 1),
+            smp_call_hz: self.number(raw.housekeeping.smp_call_hz.as_ref(), 0, 0..=i64::from(u32::MAX)),
+            smp_call_deadline_ms: self.number(deadline, DEADLINE_DEFAULT, 0..=60_000),
+            smp_call_rounds: self.number(raw.housekeeping.smp_call_rounds.as_ref(), 0, 0..=i64::from(u32::MAX)),
+        };
+        let ring_bytes = self.ring(raw.trace.ring.as_ref());
+        let mut config =
+            SystemConfig { name, housekeeping, trace: TraceConfig { ring_bytes }, partitions: heapless::Vec::new() };
+        let consoles = self.consoles(&raw.partition);
+        let (mut images, mut cmdlines) = (Vec::new(), Vec::new());
+        for (partition, console) in raw.partition.into_iter().zip(consoles) {
+            let span = partition.span();
+            let partition_spans = spans_of(&partition);
+            let partition = partition.into_inner();
+            cmdlines.push(self.cmdline(partition.cmdline.as_ref()));
+            images.push(self.image(&partition.image)?);
+            spans.partitions.push(partition_spans);
+            let partition = self.partition(&partition, console);
+            if config.partitions.push(partition).is_err() {
+                self.add(span, format!("more than {PARTITIONS_MAX} partitions; leave some out"));
+                return None;
+            }
+        }
+        let machine = self.machine(raw.machine.pcpus.as_ref(), raw.machine.memory, &config);
+        Some(SystemFile { path: path.to_path_buf(), text: text.to_owned(), config, machine, images, cmdlines, spans })
+    }
+
+    /// An integer in `range`, or `default` where the key is missing.
+    fn number<T: TryFrom<i64> + Default>(
+        &mut self,
+        value: Option<&Spanned<i64>>,
+        default: i64,
+        range: RangeInclusive<i64>,
+    ) -> T {
+        let number = value.map_or(default, |value| *value.get_ref());
+        if let Some(value) = value
+            && !range.contains(&number)
+        {
+            self.add(value.span(), format!("{number} is out of range; write {} to {}", range.start(), range.end()));
+            return T::default();
+        }
+        T::try_from(number).unwrap_or_default()
+    }
+
+    fn name(&mut self, name: &Spanned<String>) -> Name {
+        let text = name.get_ref().as_str();
+        if RESERVED_NAMES.contains(&text) {
+            self.add(name.span(), format!("the name {text:?} is taken by Partita's own logs; choose another"));
+        }
+        Name::try_from(text).unwrap_or_else(|_| {
+            self.add(name.span(), format!("{text:?} is longer than {NAME_MAX} bytes; shorten it"));
+            Name::new()
+        })
+    }
+
+    fn ring(&mut self, ring: Option<&Spanned<Size>>) -> u32 {
+        let Some(ring) = ring else { return RING_DEFAULT };
+        u32::try_from(ring.get_ref().0).unwrap_or_else(|_| {
+            self.add(
+                ring.span(),
+                format!("{} does not fit into 32 bits; write at most 4 MiB", human(ring.get_ref().0)),
+            );
+            RING_DEFAULT
+        })
+    }
+
+    fn machine(
+        &mut self,
+        pcpus: Option<&Spanned<i64>>,
+        memory: Option<Spanned<Size>>,
+        config: &SystemConfig,
+    ) -> Machine {
+        let used = config.partitions.iter().flat_map(|partition| partition.pcpus.iter().copied());
+        let highest = used.chain([config.housekeeping.pcpu]).max().unwrap_or(0);
+        let needed = highest.saturating_add(1).max(MACHINE_PCPUS_MIN);
+        let range = i64::from(MACHINE_PCPUS_MIN)..=i64::from(MACHINE_PCPUS_MAX);
+        let count: u16 = self.number(pcpus, i64::from(needed), range);
+        let memory = memory.map(|memory| {
+            let bytes = memory.get_ref().0;
+            if !MACHINE_MEMORY.contains(&bytes) || !bytes.is_multiple_of(guest::MEMORY_GRANULE) {
+                let (low, high) = (human(*MACHINE_MEMORY.start()), human(*MACHINE_MEMORY.end()));
+                let granule = human(guest::MEMORY_GRANULE);
+                self.add(
+                    memory.span(),
+                    format!("{} is not a multiple of {granule} from {low} to {high}", human(bytes)),
+                );
+            }
+            bytes
+        });
+        Machine { pcpus: count, memory }
+    }
+
+    /// The serial port of each partition: the one it names, else the next that none names.
+    fn consoles(&mut self, partitions: &[Spanned<RawPartition>]) -> Vec<Option<SerialPort>> {
+        let named = |partition: &Spanned<RawPartition>| partition.get_ref().console.as_ref().map(|c| *c.get_ref());
+        let taken: Vec<RawConsole> = partitions.iter().filter_map(named).collect();
+        let all = [RawConsole::Com2, RawConsole::Com3, RawConsole::Com4];
+        let mut free = all.into_iter().filter(|port| !taken.contains(port));
+        let chosen: Vec<RawConsole> =
+            partitions.iter().map(|p| named(p).unwrap_or_else(|| free.next().unwrap_or(RawConsole::None))).collect();
+        chosen.into_iter().map(port).collect()
+    }
+
+    fn partition(&mut self, raw: &RawPartition, console: Option<SerialPort>) -> Partition {
+        let name = self.name(&raw.name);
+        let mut pcpus = heapless::Vec::new();
+        for pcpu in raw.pcpus.get_ref() {
+            let number = self.number(Some(pcpu), 0, 0..=i64::from(MACHINE_PCPUS_MAX) - 1);
+            if pcpus.push(number).is_err() {
+                self.add(
+                    pcpu.span(),
+                    format!("more than {PARTITION_PCPUS_MAX} pCPUs in one partition; leave some out"),
+                );
+                break;
+            }
+        }
+        let memory_bytes = raw.memory.get_ref().0;
+        let memory_at = raw.memory_at.as_ref().map(|at| at.get_ref().0);
+        let identity = match raw.image.get_ref().kind {
+            RawKind::Linux => Identity::Linux,
+            RawKind::Elf | RawKind::Payload => Identity::Partita,
+        };
+        Partition {
+            name,
+            pcpus,
+            lapic: raw.lapic.into(),
+            memory_bytes,
+            memory_at,
+            entry: Entry::Pvh { entry: 0, start_info: 0 },
+            identity,
+            console,
+            expect: raw.expect.into(),
+        }
+    }
+
+    fn cmdline(&mut self, cmdline: Option<&Spanned<String>>) -> String {
+        let Some(cmdline) = cmdline else { return String::new() };
+        let text = cmdline.get_ref();
+        if text.len() > CMDLINE_MAX {
+            self.add(cmdline.span(), format!("{} bytes, at most {CMDLINE_MAX}; shorten it", text.len()));
+        }
+        if text.contains('\0') {
+            self.add(cmdline.span(), "a command line cannot contain a NUL character; remove it");
+        }
+        text.clone()
+    }
+
+    fn image(&mut self, image: &Spanned<RawImage>) -> Option<ImageSource> {
+        let (span, image) = (image.span(), image.get_ref());
+        let (kind, mine): (_, &[&str]) = match image.kind {
+            RawKind::Elf => ("elf", &["path"]),
+            RawKind::Payload => ("payload", &["name"]),
+            RawKind::Linux => ("linux", &["package", "kernel", "initrd", "initramfs"]),
+        };
+        let given = [
+            ("path", image.path.as_ref().map(Spanned::span)),
+            ("name", image.name.as_ref().map(Spanned::span)),
+            ("package", image.package.as_ref().map(Spanned::span)),
+            ("kernel", image.kernel.as_ref().map(Spanned::span)),
+            ("initrd", image.initrd.as_ref().map(Spanned::span)),
+            ("initramfs", image.initramfs.as_ref().map(Spanned::span)),
+        ];
+        for (key, key_span) in given {
+            if let Some(key_span) = key_span
+                && !mine.contains(&key)
+            {
+                let message = format!("an image of kind {kind:?} has no key {key:?}; it takes {}", mine.join(", "));
+                self.add(key_span, message);
+            }
+        }
+        match image.kind {
+            RawKind::Elf => {
+                let Some(path) = &image.path else {
+                    self.add(span, "an image of kind \"elf\" needs its file: add path = \"...\"");
+                    return None;
+                };
+                Some(ImageSource::Elf { path: self.dir.join(path.get_ref()) })
+            }
+            RawKind::Payload => {
+                let Some(name) = &image.name else {
+                    self.add(span, "an image of kind \"payload\" needs the payload's name: add name = \"...\"");
+                    return None;
+                };
+                self.package_name(name, "a payload's name");
+                Some(ImageSource::Payload { name: name.get_ref().clone() })
+            }
+            RawKind::Linux => self.linux(span, image),
+        }
+    }
+
+    fn linux(&mut self, span: Range<usize>, image: &RawImage) -> Option<ImageSource> {
+        let kernel = match (&image.package, &image.kernel) {
+            (Some(package), None) => {
+                self.package_name(package, "a package's name");
+                KernelSource::Package(package.get_ref().clone())
+            }
+            (None, Some(kernel)) => KernelSource::File(self.dir.join(kernel.get_ref())),
+            (Some(package), Some(_)) => {
+                self.add(package.span(), "both \"package\" and \"kernel\" are given; remove one");
+                return None;
+            }
+            (None, None) => {
+                let cure = "add package = \"linux-image-rt-amd64\" or kernel = \"path of a bzImage\"";
+                self.add(span, format!("an image of kind \"linux\" needs a kernel: {cure}"));
+                return None;
+            }
+        };
+        let initrd = match (&image.initrd, &image.initramfs) {
+            (Some(initrd), Some(_)) => {
+                self.add(initrd.span(), "both \"initrd\" and \"initramfs\" are given; remove one");
+                return None;
+            }
+            (Some(initrd), None) => Some(InitrdSource::File(self.dir.join(initrd.get_ref()))),
+            (None, Some(initramfs)) => Some(InitrdSource::Initramfs(self.initramfs(initramfs.get_ref()))),
+            (None, None) => None,
+        };
+        Some(ImageSource::Linux { kernel, initrd })
+    }
+
+    fn initramfs(&mut self, raw: &RawInitramfs) -> InitramfsSource {
+        let mut files = Vec::new();
+        for entry in &raw.files {
+            let (from, to) = match entry.get_ref() {
+                RawFileEntry::Path(path) => (path.clone(), format!("/{}", path.trim_start_matches('/'))),
+                RawFileEntry::Move(entry) => (entry.from.clone(), entry.to.clone()),
+            };
+            let from = from.trim_start_matches('/').to_owned();
+            let parts_fine = |path: &str| path.split('/').all(|part| !part.is_empty() && part != ".." && part != ".");
+            if !parts_fine(&from) {
+                self.add(entry.span(), format!("{from:?} is not a path in a package, such as \"usr/bin/cyclictest\""));
+            }
+            if !to.strip_prefix('/').is_some_and(parts_fine) {
+                self.add(entry.span(), format!("{to:?} is not an absolute path, such as \"/bin/cyclictest\""));
+            }
+            files.push(PackageFile { from, to });
+        }
+        for package in &raw.packages {
+            self.package_name(package, "a package's name");
+        }
+        if !raw.files.is_empty() && raw.packages.is_empty() {
+            self.add(raw.init.span(), "\"files\" are given but no package to take them from; add packages = [\"...\"]");
+        }
+        InitramfsSource {
+            init: self.dir.join(raw.init.get_ref()),
+            packages: raw.packages.iter().map(|package| package.get_ref().clone()).collect(),
+            files,
+        }
+    }
+
+    /// A name that is passed to other programs must not look like an option or a path.
+    fn package_name(&mut self, name: &Spanned<String>, what: &str) {
+        let text = name.get_ref();
+        let fine = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "+-.".contains(c);
+        let first = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+        if !text.starts_with(first) || !text.chars().all(fine) {
+            self.add(name.span(), format!("{text:?} is not {what}; use lower-case letters, digits, '+', '-' and '.'"));
+        }
+    }
+}
+
+const fn port(console: RawConsole) -> Option<SerialPort> {
+    match console {
+        RawConsole::None => None,
+        RawConsole::Com2 => Some(SerialPort::Com2),
+        RawConsole::Com3 => Some(SerialPort::Com3),
+        RawConsole::Com4 => Some(SerialPort::Com4),
+    }
+}
+
+fn span_of<T>(value: Option<&Spanned<T>>) -> Option<Range<usize>> {
+    value.map(Spanned::span)
+}
+
+fn spans_of(partition: &Spanned<RawPartition>) -> PartitionSpans {
+    let inner = partition.get_ref();
+    PartitionSpans {
+        whole: partition.span(),
+        name: inner.name.span(),
+        pcpus: inner.pcpus.span(),
+        memory: inner.memory.span(),
+        memory_at: span_of(inner.memory_at.as_ref()),
+        image: inner.image.span(),
+        console: span_of(inner.console.as_ref()),
+    }
+}

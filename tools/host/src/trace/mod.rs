@@ -1,0 +1,26 @@
+//! Views of a run's trace: its frames in the order of time, and its histograms.
+//!
+//! - [`Trace`]: what the directory of a run has, read and checked.
+//! - [`merged`]: the frames of all rings, merged by time.
+//! - [`LogTables`]: log frames back to text, each by the ELF file that wrote it.
+//! - [`Decoder`]: frames as lines, and what became of all frames.
+//! - [`histograms`]: latencies, from the rings and from the histograms that are always on.
+//! - [`chart`]: histograms in a terminal.
+
+pub mod chart;
+mod decode;
+mod format_guard;
+mod hist;
+mod load;
+mod logs;
+mod merge;
+mod summary;
+mod text;
+
+pub use decode::{DecodeOptions, Decoder, KindFilter, UnknownKind};
+pub use hist::{Bucket, HistFile, LatencySource, Origin, histograms};
+pub use load::{LoadError, Owner, Trace, TraceRegion};
+pub use logs::{LogLine, LogTables};
+pub use merge::{Item, Merged, merged};
+pub use summary::summary;
+pub use text::nanoseconds;

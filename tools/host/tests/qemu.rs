@@ -1,0 +1,166 @@
+//! Runs in QEMU with a guest of a few instructions in the place of payload and hypervisor: verdicts, logs, clean-up.
+
+use partita_host::emulator::Clock;
+use partita_host::outcome::RunOutcome;
+use partita_host::run::{BareRun, RunOptions, RunReport, run_bare, run_system};
+use partita_host::system_file::SystemFile;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Prints a text on COM1, writes a byte to the exit port, halts.
+fn print_and_exit(text: &str, exit: u8) -> Vec<u8> {
+    let mut code = vec![0x66, 0xBA, 0xF8, 0x03]; // mov dx, 0x3f8
+    code.push(0xBE); // mov esi, the text
+    code.extend((LOAD + 24).to_le_bytes());
+    code.extend([0xAC, 0x84, 0xC0, 0x74, 0x03, 0xEE, 0xEB, 0xF8]); // lodsb; test; jz; out dx, al; jmp
+    code.extend([0xB0, exit, 0xE6, 0xF4]); // mov al, exit; out 0xf4, al
+    code.extend([0xF4, 0xEB, 0xFD]); // hlt; jmp
+    code.extend(text.as_bytes());
+    code.push(0);
+    code
+}
+
+const LOAD: u32 = 0x10_0000;
+const HANG: [u8; 2] = [0xEB, 0xFE];
+const TRIPLE_FAULT: [u8; 2] = [0x0F, 0x0B];
+
+/// A PVH ELF64 file with one segment.
+fn elf(code: &[u8]) -> Vec<u8> {
+    let mut elf = b"\x7FELF\x02\x01\x01".to_vec();
+    elf.resize(16, 0);
+    for word in [0x003E_0002u32, 1] {
+        elf.extend(word.to_le_bytes());
+    }
+    for word in [u64::from(LOAD), 64, 0] {
+        elf.extend(word.to_le_bytes());
+    }
+    for half in [0u16, 0, 64, 56, 2, 64, 0, 0] {
+        elf.extend(half.to_le_bytes());
+    }
+    let mut header = |kind: u32, offset: u64, address: u64, len: u64| {
+        elf.extend(kind.to_le_bytes());
+        elf.extend(5u32.to_le_bytes());
+        for word in [offset, address, address, len, len, 4] {
+            elf.extend(word.to_le_bytes());
+        }
+    };
+    header(4, 176, 0, 24);
+    header(1, 200, LOAD.into(), code.len() as u64);
+    // The descriptor has 8 bytes: QEMU reads as many from a 64-bit file.
+    for word in [4u32, 8, 18, u32::from_le_bytes(*b"Xen\0"), LOAD, 0] {
+        elf.extend(word.to_le_bytes());
+    }
+    elf.extend(code);
+    elf
+}
+
+struct Setup {
+    dir: tempfile::TempDir,
+    kernel: PathBuf,
+}
+
+fn setup(code: &[u8]) -> Setup {
+    let dir = tempfile::tempdir().unwrap();
+    let kernel = dir.path().join("kernel.elf");
+    std::fs::write(&kernel, elf(code)).unwrap();
+    Setup { dir, kernel }
+}
+
+fn options(dir: &Path) -> RunOptions {
+    RunOptions {
+        clock: Clock::Icount,
+        timeout: Duration::from_secs(20),
+        out_dir: dir.join("out"),
+        hypervisor: None,
+        keep_ram: false,
+        quiet: true,
+    }
+}
+
+fn bare(code: &[u8], change: impl FnOnce(&mut RunOptions)) -> (RunReport, Setup) {
+    let setup = setup(code);
+    let bare = BareRun {
+        kernel: &setup.kernel,
+        module: None,
+        cmdline: "a=b",
+        pcpus: 2,
+        memory: 128 << 20,
+        has_end_marker: true,
+    };
+    let mut options = options(setup.dir.path());
+    change(&mut options);
+    (run_bare(&bare, &options).unwrap(), setup)
+}
+
+#[test]
+#[ignore = "needs QEMU; ci/test.sh runs it"]
+fn a_bare_payload_succeeds_with_marker_and_exit_code() {
+    for clock in [Clock::Icount, Clock::Host] {
+        let code = print_and_exit("hello\r\npayload: end: success\r\n", 0x10);
+        let (report, setup) = bare(&code, |options| options.clock = clock);
+        assert_eq!(report.outcome, RunOutcome::Success);
+        let log = std::fs::read_to_string(setup.dir.path().join("out/payload.log")).unwrap();
+        assert_eq!(log, "hello\r\npayload: end: success\r\n");
+        assert!(!setup.dir.path().join("out/ram.bin").exists());
+        assert_eq!(report.trace.regions, 0);
+    }
+}
+
+#[test]
+#[ignore = "needs QEMU; ci/test.sh runs it"]
+fn a_bare_payload_fails_for_its_reason() {
+    let (report, _setup) = bare(&print_and_exit("payload: end: claim 7\n", 0x11), |_| {});
+    assert_eq!(report.outcome, RunOutcome::PartitionFailed { reason: "claim 7".into() });
+    let (report, _setup) = bare(&print_and_exit("hello\n", 0x10), |_| {});
+    assert!(matches!(report.outcome, RunOutcome::EmulatorFailed { .. }), "{}", report.outcome);
+    let (report, _setup) = bare(&TRIPLE_FAULT, |_| {});
+    assert!(report.outcome.to_string().contains("triple fault"), "{}", report.outcome);
+}
+
+#[test]
+#[ignore = "needs QEMU; ci/test.sh runs it"]
+fn a_payload_that_hangs_is_ended_and_its_ram_kept_if_asked_for() {
+    let (report, setup) = bare(&HANG, |options| {
+        options.timeout = Duration::from_secs(2);
+        options.keep_ram = true;
+    });
+    assert_eq!(report.outcome, RunOutcome::TimedOut { after: Duration::from_secs(2) });
+    let ram = std::fs::metadata(setup.dir.path().join("out/ram.bin")).unwrap();
+    assert_eq!(ram.len(), 128 << 20);
+    // The file is sparse: what the guest never touched takes no space.
+    assert!(std::os::unix::fs::MetadataExt::blocks(&ram) * 512 < 64 << 20);
+}
+
+#[test]
+#[ignore = "needs QEMU; ci/test.sh runs it"]
+fn a_system_leaves_what_decoding_needs() {
+    let setup = setup(&print_and_exit("partita: end: success\n", 0x10));
+    let path = setup.dir.path().join("s.toml");
+    let text = "[system]\nname = 's'\n[[partition]]\nname = 'p'\npcpus = [1]\nmemory = '2 MiB'\n\
+                image = { kind = 'elf', path = 'kernel.elf' }\nexpect = 'finish'\n";
+    std::fs::write(&path, text).unwrap();
+    let mut options = options(setup.dir.path());
+    options.hypervisor = Some(setup.kernel.clone());
+    let report = run_system(&SystemFile::load(&path).unwrap(), &options).unwrap();
+    assert_eq!(report.outcome, RunOutcome::Success);
+    let read = |name: &str| std::fs::read(report.dir.join(name)).unwrap();
+    assert_eq!(read("hypervisor.log"), b"partita: end: success\n");
+    assert_eq!(read("system.toml"), text.as_bytes());
+    assert!(partita_abi::bundle::Bundle::parse(&read("bundle.bin")).is_ok());
+    // COM2 is the partition's, so that its log is there, if only empty.
+    assert_eq!(read("p.log"), b"");
+}
+
+#[test]
+#[ignore = "needs QEMU; ci/test.sh runs it"]
+fn a_system_in_which_nothing_finishes_runs_until_the_time_is_up() {
+    let setup = setup(&HANG);
+    let path = setup.dir.path().join("s.toml");
+    let text = "[system]\nname = 's'\n[[partition]]\nname = 'p'\npcpus = [1]\nmemory = '2 MiB'\n\
+                image = { kind = 'elf', path = 'kernel.elf' }\nexpect = 'run'\n";
+    let system = SystemFile::parse(text, &path).unwrap();
+    let mut options = options(setup.dir.path());
+    options.hypervisor = Some(setup.kernel.clone());
+    options.timeout = Duration::from_secs(1);
+    assert_eq!(run_system(&system, &options).unwrap().outcome, RunOutcome::RanUntilTimeout);
+}

@@ -1,0 +1,70 @@
+//! The tool as a user meets it: words and exit codes.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+fn partita(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_partita")).args(args).output().unwrap()
+}
+
+/// Exit code and everything that was printed.
+fn result(args: &[&str]) -> (Option<i32>, String) {
+    let output = partita(args);
+    let text = [output.stdout, output.stderr].concat();
+    (output.status.code(), String::from_utf8_lossy(&text).into_owned())
+}
+
+fn system(name: &str) -> String {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../rt-partitions/systems").join(name).to_string_lossy().into_owned()
+}
+
+const BAD_SYSTEM: &str = "[system]\nname = 's'\n[[partition]]\nname = 'p'\npcpus = [0]\nmemory = '3 MiB'\n\
+                          image = { kind = 'payload', name = 'latency' }\nexpect = 'finish'\n";
+
+#[test]
+fn the_systems_of_the_repository_are_fine() {
+    for name in ["demo.toml", "linux-rt.toml"] {
+        let (code, text) = result(&["check", &system(name)]);
+        assert_eq!(code, Some(0), "{text}");
+        assert!(text.contains("is fine"), "{text}");
+    }
+}
+
+#[test]
+fn bad_input_is_exit_code_2_and_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = |name: &str, bytes: &[u8]| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, bytes).unwrap();
+        path.to_string_lossy().into_owned()
+    };
+    let bad = file("bad.toml", BAD_SYSTEM.as_bytes());
+    let binary = file("binary.toml", b"\xFF\xFE\x00");
+    let blocker = file("blocker", b"");
+    let inside_file = format!("{blocker}/out");
+    let demo = system("demo.toml");
+    for (args, expected) in [
+        (&["check", "no/such.toml"][..], "cannot read the system file no/such.toml"),
+        (&["check", &bad], "housekeeping-given-away"),
+        (&["run", &bad], "memory-misaligned"),
+        (&["check", &binary], "cannot read the system file"),
+        (&["run", &demo, "--timeout", "0"], "0 is not in 1..=86400"),
+        (&["run", &demo, "--hv", "no-such-hv"], "--hv"),
+        (&["run", &demo, "--out", &inside_file], "--out"),
+        (&["run"], "SYSTEM.toml"),
+        (&["fly"], "unrecognized subcommand 'fly'"),
+    ] {
+        let (code, text) = result(args);
+        assert_eq!(code, Some(2), "{args:?}: {text}");
+        assert!(text.contains(expected), "{args:?}: {text}");
+        assert!(!text.contains("panicked"), "{args:?}: {text}");
+    }
+}
+
+#[test]
+fn help_tells_exit_codes_and_examples() {
+    let (code, text) = result(&["--help"]);
+    assert!(code == Some(0) && text.contains("Exit codes:"), "{text}");
+    let (code, text) = result(&["run", "--help"]);
+    assert!(code == Some(0) && text.contains("Examples:") && text.contains("linux-rt.toml --icount"), "{text}");
+}
