@@ -1,0 +1,58 @@
+# The tests, in the order they run: sourced by ci/test.sh, which has `run` and `skip`.
+
+bare=x86_64-unknown-none
+bare_crates="-p partita-hv -p partita-x86 -p partita-x86-bare -p partita-rt -p partita-payload-latency -p partita-payload-neighbour"
+common_crates="-p partita-abi -p partita-core -p partita-trace"
+fuzz_seconds=$([ "$long" -eq 1 ] && echo 30 || echo 5)
+
+loom() { # PACKAGE TEST...
+    local package=$1
+    shift
+    CARGO_TARGET_DIR=target/loom RUSTFLAGS="--cfg loom" \
+        cargo test --quiet --locked --release -p "$package" $(printf -- '--test %s ' "$@")
+}
+
+miri() { CARGO_TARGET_DIR=target/miri cargo +nightly miri test --quiet "$@"; }
+
+fuzz() ( # CRATE TARGET
+    cd "$1" && cargo +nightly fuzz run "$2" -- -max_total_time="$fuzz_seconds" -verbosity=0
+)
+
+# The tests of one file that boot an emulator, each by itself, so that each has its time.
+emulated() { # PACKAGE FILE
+    local package=$1 file=$2 names name
+    names=$(cargo test --quiet --locked -p "$package" --test "$file" -- --ignored --list --format terse 2>/dev/null \
+        | sed -n 's/: test$//p')
+    [ -n "$names" ] || { run "$file" false; return; }
+    for name in $names; do
+        run "$file::$name" cargo test --quiet --locked -p "$package" --test "$file" -- --exact --include-ignored "$name"
+    done
+}
+
+run fmt cargo fmt --all --check
+run clippy-host cargo clippy --quiet --all-targets --locked -- -D warnings
+run clippy-bare cargo clippy --quiet --release --locked $bare_crates --target $bare -- -D warnings
+run build-bare cargo build --quiet --release --locked $bare_crates --target $bare
+run build-common-riscv cargo build --quiet --locked $common_crates --target riscv64gc-unknown-none-elf
+run unit-tests cargo test --quiet --locked
+run docs env RUSTDOCFLAGS="-D warnings" cargo doc --quiet --no-deps --locked
+
+run loom-trace loom partita-trace loom
+run loom-core loom partita-core loom_smp_call loom_partition
+
+if cargo +nightly miri --version >/dev/null 2>&1; then
+    run miri-trace miri -p partita-trace --lib
+else
+    skip miri-trace "no nightly toolchain with miri"
+fi
+
+for target in trace/region_header trace/trace_file trace/damaged_file hv/x86-policy/icr hv/x86-policy/msr_port; do
+    if cargo +nightly fuzz --version >/dev/null 2>&1; then
+        run "fuzz-$(basename $target)" fuzz "$(dirname $target)" "$(basename $target)"
+    else
+        skip "fuzz-$(basename $target)" "no nightly toolchain with cargo-fuzz"
+    fi
+done
+
+emulated partita-host qemu
+emulated partita-host linux_bare
