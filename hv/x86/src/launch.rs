@@ -85,7 +85,7 @@ pub fn start(pcpu: PcpuId, vcpu: *mut Vcpu<SvmVcpu>) -> Result<(), Refusal> {
     let late = Refusal::PcpuLate { pcpu: pcpu.0 };
     let Some(calls) = calls() else { return Err(late) };
     let deadline = Deadline::after_ms::<X86>(DEADLINE_MS);
-    match calls.smp_call_function_single(pcpu, take, vcpu as u64, deadline) {
+    match calls.smp_call_function_single(pcpu, take, vcpu.expose_provenance() as u64, deadline) {
         Ok(Reply::Answered(_)) => Ok(()),
         _ => Err(late),
     }
@@ -93,7 +93,7 @@ pub fn start(pcpu: PcpuId, vcpu: *mut Vcpu<SvmVcpu>) -> Result<(), Refusal> {
 
 /// On the target: keeps the vCPU for when the call has been acknowledged. From now on kicks come as NMIs.
 fn take(vcpu: u64) -> u64 {
-    percpu::private().vcpu.set(ptr::with_exposed_provenance_mut(vcpu as usize));
+    percpu::private().vcpu.set(vcpu);
     percpu::public(X86::pcpu()).set_kick_mode(KickMode::Nmi);
     0
 }
@@ -101,9 +101,10 @@ fn take(vcpu: u64) -> u64 {
 /// Enters this pCPU's vCPU, if it was given one. Interrupts are off.
 pub fn run_if_asked() {
     let vcpu = percpu::private().vcpu.get();
-    if vcpu.is_null() {
+    if vcpu == 0 {
         return;
     }
+    let vcpu: *mut Vcpu<SvmVcpu> = ptr::with_exposed_provenance_mut(vcpu as usize);
     // Nothing of the hypervisor's may be pending when the guest's interrupt table takes over: a kick vector that was
     // under way is taken here.
     while apic::has_pending_vectors() {

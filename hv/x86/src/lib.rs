@@ -6,6 +6,7 @@
 
 pub mod apic;
 pub mod arch;
+pub mod budget;
 pub mod clock;
 pub mod console;
 pub mod cpu;
@@ -16,10 +17,12 @@ pub mod load;
 pub mod machine;
 pub mod memory;
 pub mod partition;
+pub mod requests;
 pub mod set_up;
 pub mod svm;
 pub mod system;
 pub mod trace;
+pub mod tracer;
 pub mod vcpu;
 pub mod virt;
 

@@ -15,7 +15,6 @@ use partita_x86_policy::ports::PortPolicy;
 use crate::arch::kick;
 use crate::clock::Clocks;
 use crate::cpu::percpu;
-use crate::vcpu::requests::merge_into;
 
 /// A partition.
 #[derive(Debug)]
@@ -80,7 +79,7 @@ impl Partition {
     /// Adds to the requests of one of its vCPUs and makes its pCPU look at them.
     pub fn request(&self, vcpu: usize, requests: Requests) {
         if let Some(&pcpu) = self.pcpus.get(vcpu) {
-            merge_into(&percpu::public(pcpu).requests, requests);
+            percpu::public(pcpu).requests.add(requests);
             kick(pcpu);
         }
     }

@@ -4,12 +4,9 @@ use core::mem::{align_of, size_of};
 
 use heapless::Vec;
 use partita_core::arch::PcpuId;
-use partita_core::smp_call::{Mailbox, Slot, SmpCalls};
-use partita_core::system::{PARTITIONS_MAX, SystemConfig};
-use partita_trace::layout::{REGION_ALIGN, Region, RegionSpec, WriterKind};
-use partita_trace::ring::SLOT_LEN;
-use partita_x86_policy::msr::MSRPM_LEN;
-use partita_x86_policy::ports::IOPM_LEN;
+use partita_core::smp_call::SmpCalls;
+use partita_core::system::PARTITIONS_MAX;
+use partita_trace::layout::{REGION_ALIGN, Region};
 
 use crate::arch::{X86, calls, set_up_calls};
 use crate::cpu::percpu::{self, BLOCK_LEN};
@@ -20,38 +17,10 @@ use crate::memory::paging::{Access, AddressSpace};
 use crate::memory::pool::{PAGE, Pool, PoolExhausted};
 use crate::partition::Partition;
 use crate::system::System;
-use crate::trace::{self, Tracer};
-use crate::{apic, clock, launch, println, svm};
+use crate::trace;
+use crate::tracer::Tracer;
+use crate::{apic, budget, clock, launch, println, svm};
 use partita_x86_bare::application::{self, STARTUP_PAGE, Start};
-
-/// Pages for the hypervisor's own page tables, and for what is rounded up to a page.
-const TABLE_PAGES: usize = 64;
-/// Pages for each partition beside its maps: nested tables for at most 3 GiB, and its description.
-const PARTITION_PAGES: usize = 8;
-/// Pages of each pCPU beside its block: host save area, VMCB, vCPU.
-const PCPU_PAGES: usize = 3;
-
-fn region_spec(config: &SystemConfig, pcpus: usize, tsc_hz: u64) -> RegionSpec {
-    RegionSpec {
-        writer: WriterKind::Hypervisor,
-        pcpus: pcpus as u16,
-        ring_slots: config.trace.ring_bytes / SLOT_LEN as u32,
-        histograms: true,
-        tsc_hz,
-        build_id: crate::build_id(),
-    }
-}
-
-/// Bytes that the hypervisor wants for itself, besides its image.
-pub fn pool_bytes(config: &SystemConfig, pcpus: usize) -> u64 {
-    let calls = pcpus * (size_of::<Mailbox>() + align_of::<Mailbox>()) + pcpus * pcpus * size_of::<Slot>();
-    let bytes = region_spec(config, pcpus, 0).len()
-        + pcpus * (BLOCK_LEN + PCPU_PAGES * PAGE)
-        + calls
-        + config.partitions.len() * (MSRPM_LEN + IOPM_LEN + PARTITION_PAGES * PAGE)
-        + TABLE_PAGES * PAGE;
-    bytes.next_multiple_of(PAGE) as u64
-}
 
 /// The hypervisor, complete: what the housekeeping core holds.
 pub struct Hypervisor {
@@ -92,7 +61,7 @@ impl Hypervisor {
         let range = system.division.pool;
         // SAFETY: the division gives this range to nobody else, and the boot page tables map it one to one.
         let mut pool = unsafe { Pool::new(range.start, range.len()) };
-        let spec = region_spec(&system.config, count, machine.clocks.tsc_hz);
+        let spec = budget::region_spec(&system.config, count, machine.clocks.tsc_hz);
         let base = pool.carve(spec.len(), REGION_ALIGN)?;
         // SAFETY: the memory is fresh from the pool and stays the region's.
         let region = unsafe { Region::init(base, spec.len(), &spec) }?;

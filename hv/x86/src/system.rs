@@ -10,7 +10,7 @@ use partita_core::system::{PARTITIONS_MAX, SystemConfig};
 use crate::error::Refusal;
 use crate::machine::{self, Machine};
 use crate::memory::pool::PAGE;
-use crate::{println, set_up};
+use crate::{budget, println};
 use partita_x86_bare::boot_info::{BootInfo, MEMORY_RANGES_MAX, Module};
 
 /// End of what the boot page tables map.
@@ -76,6 +76,6 @@ fn divide(config: &SystemConfig, boot: &BootInfo, module: Module, machine: &Mach
     ];
     let wanted: Vec<Wanted, PARTITIONS_MAX> =
         config.partitions.iter().map(|p| Wanted { bytes: p.memory_bytes, at: p.memory_at }).collect();
-    let pool_bytes = set_up::pool_bytes(config, machine.pcpus());
+    let pool_bytes = budget::pool_bytes(config, machine.pcpus());
     Ok(memory::divide(&Request { usable: &usable, reserved: &reserved, pool_bytes, partitions: &wanted })?)
 }

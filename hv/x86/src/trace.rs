@@ -6,25 +6,12 @@ use core::cell::UnsafeCell;
 use partita_core::arch::PcpuId;
 use partita_trace::early::StaticRing;
 use partita_trace::event::Event;
-use partita_trace::histogram::{HistogramBank, HistogramId};
+use partita_trace::histogram::HistogramId;
 use partita_trace::ring::Writer;
 
 use crate::cpu::percpu::private;
 use crate::cpu::rdtsc;
-
-/// What a pCPU traces with.
-pub struct Tracer {
-    /// Its ring.
-    pub writer: Writer<'static>,
-    /// Its histograms.
-    pub histograms: HistogramBank<'static>,
-}
-
-impl core::fmt::Debug for Tracer {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.write_str("Tracer")
-    }
-}
+use crate::tracer::Tracer;
 
 static EARLY_RING: StaticRing<128> = StaticRing::new();
 

@@ -66,8 +66,14 @@ impl Mailbox {
     /// Target: whether anyone may have asked something.
     #[inline(always)]
     pub(super) fn has_pending(&self) -> bool {
+        self.pending_marks() != 0
+    }
+
+    /// Target: the marks of all who may have asked something.
+    #[inline(always)]
+    pub(super) fn pending_marks(&self) -> u64 {
         // Relaxed: only a hint; who acts on it takes the bits with acquire.
-        self.pending.load(Ordering::Relaxed) != 0
+        self.pending.load(Ordering::Relaxed)
     }
 
     /// Target: takes the marks of all callers.

@@ -34,6 +34,13 @@ impl<A: Arch> Inbox<'_, A> {
         self.mailbox.has_pending()
     }
 
+    /// The marks of those who may have asked: 0 if there are none. For a caller that has more to look at before it
+    /// enters a guest, and wants one test for all.
+    #[inline(always)]
+    pub fn pending_marks(&self) -> u64 {
+        self.mailbox.pending_marks()
+    }
+
     /// Runs what was asked of this pCPU, at most one call of each caller, and returns how many ran.
     ///
     /// `entered` is the time at which this pCPU left its guest, or now.

@@ -13,9 +13,8 @@ use partita_core::arch::PcpuId;
 use partita_x86_bare::BootBlock;
 use partita_x86_bare::pvh::{BOOT_BLOCK_LEN, BOOT_STACK_TOP};
 
-use crate::svm::SvmVcpu;
-use crate::trace::Tracer;
-use crate::vcpu::Vcpu;
+use crate::requests::RequestWord;
+use crate::tracer::Tracer;
 
 /// Bytes of a pCPU's block, and its alignment.
 pub const BLOCK_LEN: usize = BOOT_BLOCK_LEN;
@@ -38,8 +37,8 @@ pub struct Private {
     pub nmi_seen: AtomicU32,
     /// Its number.
     pub id: PcpuId,
-    /// The vCPU that it was given; null before.
-    pub vcpu: Cell<*mut Vcpu<SvmVcpu>>,
+    /// Address of the vCPU that it was given; 0 before.
+    pub vcpu: Cell<u64>,
     /// Physical address of its host save area.
     pub host_save: Cell<u64>,
     /// Whether `tracer` is filled.
@@ -96,7 +95,7 @@ pub unsafe fn init_private(pcpu: PcpuId) {
     let empty = Private {
         nmi_seen: AtomicU32::new(0),
         id: pcpu,
-        vcpu: Cell::new(core::ptr::null_mut()),
+        vcpu: Cell::new(0),
         host_save: Cell::new(0),
         has_tracer: Cell::new(false),
         tracer: UnsafeCell::new(MaybeUninit::uninit()),
@@ -166,8 +165,8 @@ pub struct Public {
     apic_id: AtomicU32,
     kick_mode: AtomicU8,
     online: AtomicU8,
-    /// Requests to its vCPU, in the encoding of `partita_x86_policy::apic_events`.
-    pub requests: AtomicU32,
+    /// Requests to its vCPU.
+    pub requests: RequestWord,
 }
 
 static PUBLIC: [Public; PCPUS_MAX] = [const {
@@ -175,7 +174,7 @@ static PUBLIC: [Public; PCPUS_MAX] = [const {
         apic_id: AtomicU32::new(0),
         kick_mode: AtomicU8::new(KickMode::Vector as u8),
         online: AtomicU8::new(0),
-        requests: AtomicU32::new(0),
+        requests: RequestWord::new(),
     }
 }; PCPUS_MAX];
 

@@ -4,9 +4,7 @@ mod hypercall;
 mod icr;
 mod io;
 mod msr;
-pub mod requests;
-
-use core::sync::atomic::{AtomicU32, Ordering};
+mod requests;
 
 use partita_core::smp_call::Inbox;
 use partita_trace::event::Event;
@@ -20,6 +18,7 @@ use partita_x86_policy::msr_values::APIC_PAGE;
 use crate::arch::X86;
 use crate::cpu::{features, rdtsc};
 use crate::partition::Partition;
+use crate::requests::RequestWord;
 use crate::trace;
 use crate::virt::{Exception, Exit, GuestRegisters, VirtualCpu};
 
@@ -33,7 +32,7 @@ pub struct Vcpu<V> {
     /// Its number in the partition.
     pub number: usize,
     /// What others ask of it.
-    pub requests: &'static AtomicU32,
+    pub requests: &'static RequestWord,
     /// The SMP calls that others make to its pCPU.
     pub inbox: Inbox<'static, X86>,
     /// What CPUID depends on.
@@ -91,7 +90,7 @@ impl<V: VirtualCpu> Vcpu<V> {
     /// kicks, and that kick ends the next entry at once.
     #[inline(always)]
     fn has_news(&self) -> bool {
-        self.requests.load(Ordering::Relaxed) != 0 || self.inbox.has_pending()
+        u64::from(self.requests.peek()) | self.inbox.pending_marks() != 0
     }
 
     fn cpuid(&mut self, registers: &mut GuestRegisters) -> About {

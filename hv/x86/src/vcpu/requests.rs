@@ -1,25 +1,12 @@
 //! What others ask of a vCPU: requests of its siblings and of the housekeeping core, and SMP calls.
 
-use core::sync::atomic::{AtomicU32, Ordering};
-
 use partita_trace::event::Event;
-use partita_x86_policy::apic_events::{NmiState, Requests, VcpuAction};
+use partita_x86_policy::apic_events::{NmiState, VcpuAction};
 
 use super::Vcpu;
 use crate::cpu::rdtsc;
 use crate::trace;
 use crate::virt::{GuestRegisters, VirtualCpu};
-
-/// Not a request of anyone: set by a vCPU itself when it starts, so that its first exit comes by here and ends what
-/// held for the first entry only.
-const STARTED: u32 = 1 << 31;
-
-/// Adds requests to a word. The caller kicks the vCPU afterwards.
-pub fn merge_into(word: &AtomicU32, later: Requests) {
-    let merge = |old: u32| Some(Requests::from_word(old).merge(later).word() | old & STARTED);
-    // Release: the target that takes the requests sees what was done before they were made.
-    let _ = word.fetch_update(Ordering::Release, Ordering::Relaxed, merge);
-}
 
 impl<V: VirtualCpu> Vcpu<V> {
     /// Serves what is asked. Returns when the guest may be entered: a vCPU that waits for its start, or has ended, stays
@@ -29,21 +16,21 @@ impl<V: VirtualCpu> Vcpu<V> {
         let mut entered = entered;
         loop {
             self.inbox.handle_smp_call(entered);
-            let word = self.requests.swap(0, Ordering::Acquire);
-            if word & STARTED != 0 {
+            let (requests, just_started) = self.requests.take();
+            if just_started {
                 self.cpu.started();
             }
-            match self.events.on_request(Requests::from_word(word), self.cpu.rip()) {
+            match self.events.on_request(requests, self.cpu.rip()) {
                 VcpuAction::Enter => return,
                 VcpuAction::InjectNmi => return self.inject_nmi(),
                 VcpuAction::StepOverIret => return self.cpu.step_nmi_return(),
                 VcpuAction::Start { vector } => {
                     self.cpu.start_up(vector, registers);
-                    return self.note_start();
+                    return self.requests.note_start();
                 }
                 VcpuAction::Wait | VcpuAction::Stop => {
                     let (requests, inbox) = (self.requests, self.inbox);
-                    V::park_while(|| requests.load(Ordering::Relaxed) == 0 && !inbox.has_pending());
+                    V::park_while(|| requests.peek() == 0 && !inbox.has_pending());
                     entered = rdtsc();
                 }
             }
@@ -53,11 +40,7 @@ impl<V: VirtualCpu> Vcpu<V> {
     /// Puts a first vCPU into the state that its image asks for.
     pub fn start_first(&mut self, registers: &mut GuestRegisters) {
         self.cpu.start_at(&self.partition.config.entry, registers);
-        self.note_start();
-    }
-
-    fn note_start(&self) {
-        self.requests.fetch_or(STARTED, Ordering::Relaxed);
+        self.requests.note_start();
     }
 
     fn inject_nmi(&mut self) {

@@ -1,0 +1,44 @@
+//! The request word of a vCPU: what others ask of it, and read by it before each entry.
+
+use core::sync::atomic::{AtomicU32, Ordering};
+
+use partita_x86_policy::apic_events::Requests;
+
+/// Not a request of anyone: set by a vCPU itself when it starts, so that its first exit looks at the word.
+const STARTED: u32 = 1 << 31;
+
+/// A request word, in the encoding of `partita_x86_policy::apic_events`.
+#[derive(Debug, Default)]
+pub struct RequestWord(AtomicU32);
+
+impl RequestWord {
+    /// No requests.
+    pub const fn new() -> Self {
+        Self(AtomicU32::new(0))
+    }
+
+    /// Adds requests. The caller kicks the vCPU afterwards.
+    pub fn add(&self, later: Requests) {
+        let merge = |old: u32| Some(Requests::from_word(old).merge(later).word() | old & STARTED);
+        // Release: the target that takes the requests sees what was done before they were made.
+        let _ = self.0.fetch_update(Ordering::Release, Ordering::Relaxed, merge);
+    }
+
+    /// Notes, on the vCPU's own pCPU, that it starts.
+    pub fn note_start(&self) {
+        self.0.fetch_or(STARTED, Ordering::Relaxed);
+    }
+
+    /// What there is to take, as a number: 0 for nothing.
+    #[inline(always)]
+    pub fn peek(&self) -> u32 {
+        // Relaxed: only a hint; who acts on it takes the word with acquire.
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// Takes the requests, and whether the vCPU has just started.
+    pub fn take(&self) -> (Requests, bool) {
+        let word = self.0.swap(0, Ordering::Acquire);
+        (Requests::from_word(word), word & STARTED != 0)
+    }
+}
