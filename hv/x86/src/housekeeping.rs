@@ -70,7 +70,13 @@ impl Hypervisor {
         for index in 0..self.partitions.len() {
             if let Some(&partition) = self.partitions.get(index) {
                 self.accept_window(partition);
-                println!("partita: partition {} \"{}\": {}", partition.number, partition.config.name, Shown(partition));
+                let (accesses, ipis) = partition.refusals.counts();
+                println!(
+                    "partita: partition {} \"{}\": {}; refused: {accesses} accesses, {ipis} IPIs",
+                    partition.number,
+                    partition.config.name,
+                    Shown(partition)
+                );
             }
         }
         if rounds.made > 0 {

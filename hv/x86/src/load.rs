@@ -17,7 +17,7 @@ use crate::cpu::rdtsc;
 use crate::error::Refusal;
 use crate::memory::nested;
 use crate::memory::pool::{PAGE, Pool};
-use crate::partition::{Partition, TraceWindow};
+use crate::partition::{Partition, Refusals, TraceWindow};
 use crate::set_up::Hypervisor;
 use crate::virt::PermissionMaps;
 use crate::{launch, println, trace};
@@ -51,6 +51,7 @@ impl Hypervisor {
             clocks: self.machine.clocks,
             life: PartitionLife::new(),
             trace_window: TraceWindow::default(),
+            refusals: Refusals::default(),
             housekeeping: PcpuId(self.system.config.housekeeping.pcpu),
             config,
         };

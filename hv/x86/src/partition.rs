@@ -39,8 +39,34 @@ pub struct Partition {
     pub life: PartitionLife,
     /// The trace window that its guest announced.
     pub trace_window: TraceWindow,
+    /// What its guest tried in vain.
+    pub refusals: Refusals,
     /// The housekeeping pCPU, which is told of its end.
     pub housekeeping: PcpuId,
+}
+
+/// How often a guest tried what its policy does not allow.
+#[derive(Debug, Default)]
+pub struct Refusals {
+    accesses: AtomicU64,
+    ipis: AtomicU64,
+}
+
+impl Refusals {
+    /// Counts an access to a register, port or hypercall, or an instruction.
+    pub fn count_access(&self) {
+        self.accesses.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts a write to the ICR.
+    pub fn count_ipi(&self) {
+        self.ipis.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Accesses and IPIs refused so far.
+    pub fn counts(&self) -> (u64, u64) {
+        (self.accesses.load(Ordering::Relaxed), self.ipis.load(Ordering::Relaxed))
+    }
 }
 
 /// What a guest announced as its trace window, as yet unchecked but for its range.

@@ -121,6 +121,8 @@ pub trait VirtualCpu: 'static {
 
     /// Delivers an exception at the next entry.
     fn inject_exception(&mut self, exception: Exception);
+    /// Whether something will be delivered at the next entry.
+    fn delivers(&self) -> bool;
     /// Delivers an NMI at the next entry, and watches for the guest's return from it.
     fn inject_nmi(&mut self);
     /// Whether to exit at the guest's IRET.
@@ -138,8 +140,9 @@ pub trait VirtualCpu: 'static {
     /// Told at the first exit after a start: what has to hold for one entry only, such as a TLB flush, ends here.
     fn started(&mut self);
 
-    /// Lets a pending NMI in: on return it has been taken, and NMIs are held back again.
-    fn take_nmi();
+    /// After an exit for an NMI: lets the NMI in. On return it has been taken, NMIs are held back again, and what the
+    /// exit kept from the guest is delivered at the next entry.
+    fn take_nmi(&mut self);
     /// Waits with NMIs let in, until one has come, unless `idle` says that there is something to do.
     fn park_while(idle: impl Fn() -> bool);
 }

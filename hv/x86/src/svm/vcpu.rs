@@ -185,6 +185,11 @@ impl VirtualCpu for SvmVcpu {
         };
     }
 
+    #[inline]
+    fn delivers(&self) -> bool {
+        self.vmcb.control.event_inj & event::VALID != 0
+    }
+
     fn inject_nmi(&mut self) {
         self.vmcb.control.event_inj = event::NMI;
         self.vmcb.control.intercept_iret(true);
@@ -245,9 +250,14 @@ impl VirtualCpu for SvmVcpu {
     }
 
     #[inline(always)]
-    fn take_nmi() {
+    fn take_nmi(&mut self) {
         stgi();
         clgi();
+        // An event whose delivery the exit cut short (APM vol. 2 section 15.7.2).
+        let cut_short = self.vmcb.control.exit_int_info;
+        if cut_short & event::VALID != 0 {
+            self.vmcb.control.event_inj = cut_short;
+        }
     }
 
     fn park_while(idle: impl Fn() -> bool) {

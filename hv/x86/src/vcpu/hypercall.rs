@@ -50,7 +50,7 @@ impl<V: VirtualCpu> Vcpu<V> {
                 eax.into()
             }
             _ => {
-                Self::note_refusal(PolicyKind::Hypercall, number.into(), 0);
+                self.note_refusal(PolicyKind::Hypercall, number.into(), 0);
                 UNKNOWN
             }
         }
@@ -67,7 +67,7 @@ impl<V: VirtualCpu> Vcpu<V> {
     fn trace_window(&mut self, gpa: u64, len: u64) -> u64 {
         let sane = gpa.is_multiple_of(REGION_ALIGN as u64) && len >= HEADER_LEN as u64 && self.partition.owns(gpa, len);
         if !sane {
-            Self::note_refusal(PolicyKind::Hypercall, TRACE_WINDOW.into(), gpa);
+            self.note_refusal(PolicyKind::Hypercall, TRACE_WINDOW.into(), gpa);
             return INVALID;
         }
         if self.partition.trace_window.announce(gpa, len) { SUCCESS } else { BUSY }

@@ -75,6 +75,7 @@ impl<V: VirtualCpu> Vcpu<V> {
                 self.request_each(targets, Requests::sipi(vector), |target| Event::GuestSipi { target, vector, icr });
             }
             IcrAction::Refuse(cause) => {
+                self.partition.refusals.count_ipi();
                 trace::record(rdtsc(), Event::IcrRefused { cause: traced(cause), icr });
                 if cause.is_gp() {
                     self.cpu.inject_exception(Exception::GeneralProtection);

@@ -21,7 +21,7 @@ impl<V: VirtualCpu> Vcpu<V> {
             PortDecision::Refuse => {
                 let (kind, value) =
                     if access.input { (PolicyKind::PortIn, 0) } else { (PolicyKind::PortOut, rax & 0xFFFF_FFFF) };
-                Self::note_refusal(kind, access.port.into(), value);
+                self.note_refusal(kind, access.port.into(), value);
             }
             PortDecision::CmosSelect => self.cmos.select(rax as u8),
             PortDecision::CmosRead => input = self.cmos.read().into(),

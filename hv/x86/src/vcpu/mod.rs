@@ -73,7 +73,7 @@ impl<V: VirtualCpu> Vcpu<V> {
             Exit::Io { access, next_rip } => (exit.reason(), self.io(access, next_rip, registers)),
             // Calls are served below; they come after a kick, and also without one.
             Exit::Nmi => {
-                V::take_nmi();
+                self.cpu.take_nmi();
                 (ExitReason::Kick, About::default())
             }
             _ => (exit.reason(), self.rare(exit)),
@@ -170,13 +170,14 @@ impl<V: VirtualCpu> Vcpu<V> {
     /// Gives the guest what hardware would give for what it may not do, and counts it.
     #[cold]
     fn refuse(&mut self, kind: PolicyKind, target: u64, value: u64, exception: Exception) {
-        trace::record(rdtsc(), Event::PolicyRefused { kind, target, value });
+        self.note_refusal(kind, target, value);
         self.cpu.inject_exception(exception);
     }
 
     /// Notes what a guest tried in vain, when it goes on behind it.
     #[cold]
-    fn note_refusal(kind: PolicyKind, target: u64, value: u64) {
+    fn note_refusal(&self, kind: PolicyKind, target: u64, value: u64) {
+        self.partition.refusals.count_access();
         trace::record(rdtsc(), Event::PolicyRefused { kind, target, value });
     }
 }

@@ -48,13 +48,13 @@ impl<V: VirtualCpu> Vcpu<V> {
     fn rare_write_msr(&mut self, msr: u32, value: u64) -> About {
         let allowed = match self.partition.msr_policy.write(msr) {
             MsrWrite::Ignore => {
-                Self::note_refusal(PolicyKind::MsrWrite, msr.into(), value);
+                self.note_refusal(PolicyKind::MsrWrite, msr.into(), value);
                 true
             }
             MsrWrite::Lvt => match lvt_write(value) {
                 Ok(lvt) => {
                     if lvt.refused {
-                        Self::note_refusal(PolicyKind::MsrWrite, msr.into(), value);
+                        self.note_refusal(PolicyKind::MsrWrite, msr.into(), value);
                     }
                     // SAFETY: an entry of the local vector table that the policy names, with fixed delivery: it can
                     // only interrupt this guest.

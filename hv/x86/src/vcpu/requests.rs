@@ -1,9 +1,11 @@
 //! What others ask of a vCPU: requests of its siblings and of the housekeeping core, and SMP calls.
 
+use partita_core::arch::Arch;
 use partita_trace::event::Event;
 use partita_x86_policy::apic_events::{NmiState, VcpuAction};
 
 use super::Vcpu;
+use crate::arch::{X86, kick};
 use crate::cpu::rdtsc;
 use crate::trace;
 use crate::virt::{GuestRegisters, VirtualCpu};
@@ -16,6 +18,13 @@ impl<V: VirtualCpu> Vcpu<V> {
         let mut entered = entered;
         loop {
             self.inbox.handle_smp_call(entered);
+            if self.cpu.delivers() {
+                // One event at a time: requests wait for the exit that this NMI forces right behind it.
+                if self.requests.peek() != 0 {
+                    kick(X86::pcpu());
+                }
+                return;
+            }
             let (requests, just_started) = self.requests.take();
             if just_started {
                 self.cpu.started();
