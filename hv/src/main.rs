@@ -28,6 +28,8 @@ fn bare_main(boot: Result<BootInfo, BootInfoError>) -> ! {
 
 fn run(boot: Result<BootInfo, BootInfoError>) -> Result<Infallible, Refusal> {
     let boot = boot?;
+    // Read now: the loader's memory is not mapped any more once the hypervisor has its own page tables.
+    let trap_timer_count = boot.has_option("trap-timer-count");
     let machine = Machine::discover(&boot)?;
     println!("partita: {}", machine.summary());
     // SAFETY: the boot page tables are in use, and the loader's word is all there is.
@@ -35,7 +37,7 @@ fn run(boot: Result<BootInfo, BootInfoError>) -> Result<Infallible, Refusal> {
     println!("partita: system \"{}\", {} partition(s)", system.config.name, system.config.partitions.len());
     // SAFETY: this is the boot pCPU, here once, with the boot page tables in use.
     let mut hypervisor = unsafe { Hypervisor::set_up(machine, system) }?;
-    hypervisor.load_partitions(boot.has_option("trap-timer-count"))?;
+    hypervisor.load_partitions(trap_timer_count)?;
     hypervisor.report_memory();
     hypervisor.start_partitions()?;
     hypervisor.keep_house()

@@ -32,7 +32,8 @@ pub struct BootInfo {
     pub module: Option<Module>,
     /// Host-physical address of ACPI's RSDP, 0 if the loader does not know it.
     pub rsdp: u64,
-    /// The hypervisor's command line.
+    /// The program's command line. Valid for as long as the first page tables are in use: the loader's memory is mapped by
+    /// those alone.
     pub cmdline: &'static str,
 }
 
