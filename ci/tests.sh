@@ -1,7 +1,7 @@
 # The tests, in the order they run: sourced by ci/test.sh, which has `run` and `skip`.
 
 bare=x86_64-unknown-none
-bare_crates="-p partita-hv -p partita-x86 -p partita-x86-bare -p partita-rt -p partita-payload-latency -p partita-payload-neighbour"
+bare_crates="-p partita-hv -p partita-x86 -p partita-x86-bare -p partita-rt -p partita-payload-guest-tests -p partita-payload-latency -p partita-payload-neighbour"
 common_crates="-p partita-abi -p partita-core -p partita-trace"
 fuzz_seconds=$([ "$long" -eq 1 ] && echo 30 || echo 5)
 
@@ -56,3 +56,7 @@ done
 
 emulated partita-host qemu
 emulated partita-host linux_bare
+emulated partita-latency-tests suite
+emulated partita-latency-tests exits
+emulated partita partitions
+emulated partita-host linux_rt

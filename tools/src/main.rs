@@ -25,6 +25,7 @@ struct Cli {
 enum Command {
     Check(commands::check::Check),
     Run(commands::run::Run),
+    Bench(commands::bench::Bench),
     Trace(commands::trace::TraceCommand),
 }
 
@@ -33,6 +34,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Check(check) => check.execute(),
         Command::Run(run) => run.execute(),
+        Command::Bench(bench) => bench.execute(),
         Command::Trace(trace) => trace.execute(),
     };
     match result {
@@ -62,6 +64,8 @@ mod tests {
             &["partita", "run"],
             &["partita", "run", "s.toml", "--timeout", "0"],
             &["partita", "run", "s.toml", "--timeout", "soon"],
+            &["partita", "bench", "rows"],
+            &["partita", "bench", "--json"],
             &["partita", "fly"],
             &["partita", "trace"],
             &["partita", "trace", "decode"],

@@ -1,7 +1,8 @@
 //! Progress of whatever takes longer than two seconds: a spinner on a terminal, plain lines elsewhere.
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use std::io::{IsTerminal, Write};
+use std::sync::LazyLock;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -10,6 +11,9 @@ use std::time::{Duration, Instant};
 const PATIENCE: Duration = Duration::from_secs(2);
 /// How often a step says that it is still there, where there is no terminal.
 const REMINDER: Duration = Duration::from_secs(15);
+
+/// The steps of all threads, each with a line of its own, on standard error.
+static STEPS: LazyLock<MultiProgress> = LazyLock::new(MultiProgress::new);
 
 /// One step of the work, on standard error. It is shown from two seconds after its start until it is dropped.
 #[derive(Debug)]
@@ -37,7 +41,9 @@ impl Step {
             let mut wait = PATIENCE;
             while stopped.recv_timeout(wait) == Err(RecvTimeoutError::Timeout) {
                 if let Some(bar) = &thread_bar {
-                    bar.set_draw_target(indicatif::ProgressDrawTarget::stderr());
+                    if bar.is_hidden() {
+                        STEPS.add(bar.clone());
+                    }
                     bar.tick();
                     wait = Duration::from_millis(120);
                 } else {
@@ -61,7 +67,7 @@ impl Step {
             let _ = out.flush();
         };
         match &self.bar {
-            Some(bar) => bar.suspend(print),
+            Some(_) => STEPS.suspend(print),
             None => print(),
         }
     }
@@ -75,6 +81,7 @@ impl Drop for Step {
         }
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
+            STEPS.remove(bar);
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The commands: each a thin layer of arguments and words over the library.
 
+pub(crate) mod bench;
 pub(crate) mod check;
 pub(crate) mod run;
 pub(crate) mod trace;

@@ -47,7 +47,8 @@ fn title(source: &LatencySource) -> String {
 /// The heading and the bars of one source.
 pub fn chart(source: &LatencySource, tsc_hz: Option<u64>) -> Vec<String> {
     let LatencySource { pcpu, count, min, p50, p99, max, .. } = source;
-    let mut lines = vec![format!("{}, pCPU {pcpu}, {}: {count} samples", title(source), source.source.name())];
+    let plural = if *count == 1 { "" } else { "s" };
+    let mut lines = vec![format!("{}, pCPU {pcpu}, {}: {count} sample{plural}", title(source), source.source.name())];
     let unit = if tsc_hz.is_some_and(is_nanoseconds) { "ticks = ns" } else { "ticks" };
     lines.push(format!("  min {min}, p50 {p50}, p99 {p99}, max {max} {unit}"));
     if let Some(hz) = tsc_hz.filter(|hz| !is_nanoseconds(*hz)) {
@@ -66,7 +67,11 @@ pub fn chart(source: &LatencySource, tsc_hz: Option<u64>) -> Vec<String> {
         } else {
             format!("{low:>digits$} - {high:>digits$}")
         };
-        lines.push(format!("  {range} |{:<columns$} {count:>9} {:>7}", bar(count, most, columns), percent(count, total)));
+        lines.push(format!(
+            "  {range} |{:<columns$} {count:>9} {:>7}",
+            bar(count, most, columns),
+            percent(count, total)
+        ));
     }
     lines
 }
@@ -80,7 +85,8 @@ fn groups(source: &LatencySource) -> Vec<Bucket> {
         let tight = |b: &Bucket| Bucket { low: b.low.max(min), high: b.high.min(max), ..*b };
         return source.buckets.iter().map(tight).filter(|b| b.low <= b.high).collect();
     }
-    let edges = if source.p99 / 4 <= min { linear_edges(min, source.p99, max) } else { geometric_edges(min, max) };
+    let edges =
+        if source.p99 / 4 <= min { linear_edges(min, source.p99, max) } else { geometric_edges(min, source.p99, max) };
     let ends = edges.iter().skip(1).map(|next| next - 1).chain([max]);
     let mut groups: Vec<Bucket> = edges.iter().zip(ends).map(|(&low, high)| Bucket { low, high, count: 0 }).collect();
     for bucket in &source.buckets {
@@ -105,8 +111,9 @@ fn linear_edges(min: u64, p99: u64, max: u64) -> Vec<u64> {
     edges.take_while(|edge| *edge <= max).collect()
 }
 
-/// Edges that grow with the values, as close as the lines allow.
-fn geometric_edges(min: u64, max: u64) -> Vec<u64> {
+/// Edges that grow with the values, as close as the lines allow up to the 99th percentile; the last group takes the
+/// rest.
+fn geometric_edges(min: u64, p99: u64, max: u64) -> Vec<u64> {
     const TENTHS: [&[u64]; 5] =
         [&[10, 12, 15, 20, 25, 30, 40, 50, 60, 80], &[10, 15, 20, 30, 50, 70], &[10, 20, 50], &[10, 30], &[10]];
     let decades = || (0..20).map(|power| 10u64.pow(power));
@@ -117,11 +124,14 @@ fn geometric_edges(min: u64, max: u64) -> Vec<u64> {
         edges
     });
     let thousands = std::iter::once(0).chain(decades().step_by(3)).collect();
-    let needed = candidates.chain([thousands]).map(|edges| {
+    let mut needed = candidates.chain([thousands]).map(|edges| {
         let first = edges.partition_point(|edge| *edge <= min).saturating_sub(1);
         edges.into_iter().skip(first).take_while(|edge| *edge <= max).collect::<Vec<u64>>()
     });
-    needed.filter(|edges| edges.len() <= LINES_MAX).next().unwrap_or_else(|| vec![0])
+    let body = |edges: &Vec<u64>| edges.partition_point(|edge| *edge <= p99);
+    let mut edges = needed.find(|edges| body(edges) < LINES_MAX).unwrap_or_else(|| vec![0]);
+    edges.truncate(LINES_MAX);
+    edges
 }
 
 /// The next of 1, 2, 5, 10, 20, 50, ...
@@ -214,9 +224,11 @@ mod tests {
     #[test]
     fn values_far_apart_have_growing_groups() {
         let values: Vec<(u64, u64)> = (0..60).map(|i| (2392 + i * i * 90, 5)).collect();
-        let edges: Vec<u64> = groups(&source(&values)).iter().map(|b| b.low).collect();
-        assert_eq!(edges, [2000, 3000, 5000, 7000, 10_000, 15_000, 20_000, 30_000, 50_000, 70_000, 100_000, 150_000, 200_000, 300_000][..edges.len()]);
-        assert!(edges.len() > 8, "{edges:?}");
+        let edges = |values: &[(u64, u64)]| groups(&source(values)).iter().map(|b| b.low).collect::<Vec<u64>>();
+        assert_eq!(edges(&values), [2000, 5000, 10_000, 20_000, 50_000, 100_000, 200_000]);
+        let late: Vec<_> = values.iter().map(|&(value, _)| (value, if value < 40_000 { 1000 } else { 1 })).collect();
+        let fine = [2000, 3000, 5000, 7000, 10_000, 15_000, 20_000, 30_000, 50_000, 70_000, 100_000, 150_000];
+        assert_eq!(edges(&late), fine);
         let wide = chart(&source(&(0..60).map(|i| (1 << i, 1)).collect::<Vec<_>>()), Some(2_596_000_000));
         assert!(wide.len() > 8, "{wide:#?}");
         assert!(wide.iter().all(|line| line.chars().count() <= WIDTH), "{wide:#?}");

@@ -1,0 +1,95 @@
+//! A guest that ends badly ends alone.
+
+use crate::system::{Left, load, run};
+use partita_host::emulator::Clock;
+use partita_host::outcome::RunOutcome;
+use partita_trace::Event;
+use partita_trace::names::StopCause;
+
+const SURVIVOR_CLAIMS: usize = 4;
+const CLOCKS: [Clock; 2] = [Clock::Icount, Clock::Host];
+
+fn end(test: &str, clock: Clock) -> Left {
+    let system = load("guest.toml", &[("test=cpu", &format!("test={test}")), ("pcpus = [2, 3]", "pcpus = [2]")]);
+    let left = run(&system, clock, 60);
+    left.assert_claims("survivor", SURVIVOR_CLAIMS);
+    left
+}
+
+fn stops(left: &Left, pcpu: u16) -> Vec<(u64, u16, StopCause, u64)> {
+    let events = left.events(pcpu).into_iter();
+    let stop = |(tsc, event)| match event {
+        Event::PartitionStop { partition, cause, detail, .. } => Some((tsc, partition, cause, detail)),
+        _ => None,
+    };
+    events.filter_map(stop).collect()
+}
+
+/// The guest ends by `cause`, about `detail` if that is known; the other goes on and finishes.
+fn assert_ends(test: &str, cause: StopCause, detail: Option<u64>, words: &str) {
+    for clock in CLOCKS {
+        let left = end(test, clock);
+        let consoles = left.consoles();
+        assert_eq!(left.outcome, RunOutcome::PartitionFailed { reason: "failure".into() }, "{consoles}");
+        let [(ended, partition, found, about)] = stops(&left, 2)[..] else { panic!("{consoles}") };
+        assert_eq!((partition, found), (0, cause), "{consoles}");
+        assert_eq!(detail.unwrap_or(about), about, "{consoles}");
+        let [(finished, 1, StopCause::Finished, 0)] = stops(&left, 1)[..] else { panic!("{consoles}") };
+        assert!(ended < finished, "the survivor goes on: {ended} {finished}");
+        let console = left.console("hypervisor");
+        let line = format!("partita: partition 0 \"guest\": {words}");
+        assert!(console.lines().any(|found| found.starts_with(&line)), "{line}\n{consoles}");
+        assert!(console.contains("partita: partition 1 \"survivor\": finished, success\n"), "{consoles}");
+        // Its claim, and nothing behind it.
+        let guest = left.console("guest");
+        assert!(guest.lines().last().is_some_and(|line| line.starts_with("ok   1000 about to")), "{guest}");
+    }
+}
+
+#[test]
+#[ignore = "boots an emulator"]
+fn a_triple_fault_stops_its_partition_only() {
+    assert_ends("triple_fault", StopCause::TripleFault, None, "stopped: triple fault");
+}
+
+#[test]
+#[ignore = "boots an emulator"]
+fn an_access_outside_of_memory_stops_its_partition_only() {
+    let words = "stopped: nested page fault (detail 0x80000000)";
+    assert_ends("outside_memory", StopCause::NestedPageFault, Some(0x8000_0000), words);
+}
+
+#[test]
+#[ignore = "boots an emulator"]
+fn an_access_to_the_apic_page_stops_its_partition_only() {
+    let words = "stopped: touched the APIC page (detail 0xfee00020)";
+    assert_ends("apic_page", StopCause::ApicPage, Some(0xFEE0_0020), words);
+}
+
+#[test]
+#[ignore = "boots an emulator"]
+fn leaving_x2apic_mode_stops_its_partition_only() {
+    let words = "stopped: left x2APIC mode (detail 0xfee00900)";
+    assert_ends("leave_x2apic", StopCause::ApicModeLeft, Some(0xFEE0_0900), words);
+}
+
+#[test]
+#[ignore = "boots an emulator"]
+fn a_reported_failure_ends_its_partition_only() {
+    assert_ends("finish_7", StopCause::FailureReported, Some(7), "finished, failure (status 0x7)");
+    assert_ends("exit_byte", StopCause::FailureReported, Some(0x11), "finished, failure (status 0x11)");
+}
+
+#[test]
+#[ignore = "boots an emulator"]
+fn a_bad_trace_window_is_told_and_left_out() {
+    for clock in CLOCKS {
+        let left = end("bad_window", clock);
+        let consoles = left.consoles();
+        assert_eq!(left.outcome, RunOutcome::Success, "{consoles}");
+        assert!(left.console("hypervisor").contains("partita: the trace window of partition 0: "), "{consoles}");
+        // The hypervisor's region, and the survivor's.
+        assert_eq!(left.trace.regions.len(), 2, "{consoles}");
+        assert!(left.trace.is_whole(), "{:?}", left.trace.damage);
+    }
+}

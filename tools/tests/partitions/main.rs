@@ -1,0 +1,7 @@
+//! Whole systems in the emulator: what guests may rely on, how they end, kicks, and what the hypervisor refuses.
+
+mod ends;
+mod guests;
+mod kicks;
+mod refusals;
+mod system;

@@ -1,0 +1,115 @@
+//! A system that is run for a test, and what it left.
+
+use partita_host::cargo_build;
+use partita_host::emulator::Clock;
+use partita_host::outcome::RunOutcome;
+use partita_host::run::{RunOptions, run_system};
+use partita_host::system_file::SystemFile;
+use partita_host::trace::{Owner, Trace, TraceRegion};
+use partita_trace::Event;
+use partita_trace::histogram::HistogramId;
+use partita_trace::snapshot::Body;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+/// Where the systems of the tests are.
+fn file(name: &str) -> PathBuf {
+    cargo_build::repository().unwrap().join("rt-partitions/systems/tests").join(name)
+}
+
+/// A system of the tests, with changes: each the text that is there, and what takes its place.
+pub(crate) fn load(name: &str, changes: &[(&str, &str)]) -> SystemFile {
+    let path = file(name);
+    let mut text = std::fs::read_to_string(&path).unwrap();
+    for (old, new) in changes {
+        assert!(text.contains(old), "{name} has no {old:?}");
+        text = text.replacen(old, new, 1);
+    }
+    SystemFile::parse(&text, &path).unwrap()
+}
+
+/// What a run left.
+pub(crate) struct Left {
+    pub(crate) outcome: RunOutcome,
+    pub(crate) trace: Trace,
+    dir: tempfile::TempDir,
+}
+
+/// Runs a system, and tells how long it took.
+pub(crate) fn run(system: &SystemFile, clock: Clock, timeout: u64) -> Left {
+    let dir = tempfile::tempdir().unwrap();
+    let options = RunOptions {
+        clock,
+        timeout: Duration::from_secs(timeout),
+        out_dir: dir.path().join("out"),
+        hypervisor: None,
+        keep_ram: false,
+        quiet: true,
+    };
+    let started = Instant::now();
+    let report = run_system(system, &options).unwrap();
+    println!("{}: {clock:?}, {:.1} s", system.cmdlines.join(", "), started.elapsed().as_secs_f64());
+    let trace = Trace::load(&report.dir).unwrap_or_else(|error| {
+        let console = std::fs::read_to_string(report.dir.join("hypervisor.log")).unwrap_or_default();
+        panic!("{error}\n{}\n{console}", report.outcome)
+    });
+    Left { outcome: report.outcome, trace, dir }
+}
+
+impl Left {
+    /// What was printed on the console of a partition, or of the hypervisor.
+    pub(crate) fn console(&self, name: &str) -> String {
+        let log = self.dir.path().join("out").join(format!("{name}.log"));
+        String::from_utf8_lossy(&std::fs::read(log).unwrap()).into_owned()
+    }
+
+    /// All consoles, for a message.
+    pub(crate) fn consoles(&self) -> String {
+        let names = std::iter::once("hypervisor").chain(self.trace.partitions.iter().map(String::as_str));
+        names.map(|name| format!("--- {name}\n{}", self.console(name))).collect()
+    }
+
+    fn region(&self, is_wanted: impl Fn(&Owner) -> bool) -> &TraceRegion {
+        let found = self.trace.regions.iter().find(|region| is_wanted(&region.owner));
+        found.unwrap_or_else(|| panic!("a trace region is missing\n{}", self.consoles()))
+    }
+
+    /// The hypervisor's events on a pCPU, with their times.
+    pub(crate) fn events(&self, pcpu: u16) -> Vec<(u64, Event)> {
+        let region = self.region(|owner| *owner == Owner::Hypervisor);
+        let ring = region.dump.rings.iter().find(|ring| ring.ring == pcpu).unwrap();
+        assert_eq!(ring.summary().0.overwritten, 0, "the ring of pCPU {pcpu} keeps every event of the test");
+        ring.frames().filter_map(|frame| event(&frame.body).map(|event| (frame.tsc, event))).collect()
+    }
+
+    /// The claims of a partition in its trace: held, failed.
+    pub(crate) fn claims(&self, number: u16) -> (usize, usize) {
+        let region = self.region(|owner| matches!(owner, Owner::Partition { number: n, .. } if *n == number));
+        let frames = region.dump.rings.iter().flat_map(|ring| ring.frames());
+        let passed = frames.filter_map(|frame| match event(&frame.body) {
+            Some(Event::Claim { passed, .. }) => Some(passed),
+            _ => None,
+        });
+        passed.fold((0, 0), |(held, failed), passed| (held + usize::from(passed), failed + usize::from(!passed)))
+    }
+
+    /// How many values an always-on histogram of a pCPU has.
+    pub(crate) fn count(&self, pcpu: u16, id: HistogramId) -> u64 {
+        let region = self.region(|owner| *owner == Owner::Hypervisor);
+        let of_pcpu = region.dump.histograms.iter().filter(|entry| entry.pcpu == pcpu && entry.histogram.id == id);
+        of_pcpu.map(|entry| entry.histogram.count).sum()
+    }
+
+    /// Asserts that a partition made so many claims, on its console and in its trace, and that all hold.
+    pub(crate) fn assert_claims(&self, name: &str, expected: usize) {
+        let console = self.console(name);
+        let lines = |word: &str| console.lines().filter(|line| line.starts_with(word)).count();
+        assert_eq!((lines("ok "), lines("FAIL ")), (expected, 0), "{}", self.consoles());
+        let number = self.trace.partitions.iter().position(|partition| partition == name).unwrap();
+        assert_eq!(self.claims(number as u16), (expected, 0), "{}", self.consoles());
+    }
+}
+
+fn event(body: &Body) -> Option<Event> {
+    if let Body::Event(event) = body { Some(*event) } else { None }
+}

@@ -1,0 +1,136 @@
+//! `partita trace` as a user meets it.
+
+use partita_trace::event::Event;
+use partita_trace::file::{Section, TraceFile};
+use partita_trace::layout::{REGION_ALIGN, Region, RegionSpec, WriterKind};
+use partita_trace::names::ExitReason;
+use std::alloc::{Layout, alloc_zeroed, dealloc};
+use std::io::Read;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+const SLOTS: u32 = 1 << 14;
+
+/// A trace file with a full ring.
+fn trace_file() -> Vec<u8> {
+    let spec = RegionSpec {
+        writer: WriterKind::Hypervisor,
+        pcpus: 1,
+        ring_slots: SLOTS,
+        histograms: true,
+        tsc_hz: 1_000_000_000,
+        build_id: [7; 20],
+    };
+    let layout = Layout::from_size_align(spec.len(), REGION_ALIGN).unwrap();
+    // SAFETY: the layout has a size; `init` gets all of the allocation, which is zeroed and nobody else's; it is
+    // read only when nobody writes any more, and freed with the layout it was made with.
+    unsafe {
+        let memory = alloc_zeroed(layout);
+        assert!(!memory.is_null());
+        let mut writer = Region::init(memory, layout.size(), &spec).unwrap().ring(0).unwrap().writer();
+        for i in 0..u64::from(SLOTS) {
+            let event = Event::Exit { reason: ExitReason::Cpuid, detail16: 0, ticks: 100 + i % 10, detail: i };
+            writer.record(1000 * i, event);
+        }
+        let section = Section::new(None, 0x40_0000, std::slice::from_raw_parts(memory, layout.size()));
+        let bytes = TraceFile { sections: vec![section] }.write().unwrap();
+        dealloc(memory, layout);
+        bytes
+    }
+}
+
+fn run_dir(trace: &[u8]) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("trace.bin"), trace).unwrap();
+    std::fs::write(
+        dir.path().join("run.json"),
+        r#"{"version": 1, "clock": "icount", "emulator": "QEMU", "pcpus": 1, "memory": 1048576}"#,
+    )
+    .unwrap();
+    dir
+}
+
+fn partita(args: &[&str], dir: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_partita"));
+    command.arg("trace").args(args).arg(dir);
+    command
+}
+
+/// Exit code, standard output, standard error.
+fn result(args: &[&str], dir: &Path) -> (Option<i32>, String, String) {
+    let Output { status, stdout, stderr } = partita(args, dir).output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (status.code(), text(stdout), text(stderr))
+}
+
+#[test]
+fn exit_codes_tell_what_was_met() {
+    let bytes = trace_file();
+    let whole = run_dir(&bytes);
+    let damaged = run_dir(&bytes[..bytes.len() - 100]);
+    let empty = tempfile::tempdir().unwrap();
+    let garbage = run_dir(b"garbage");
+    for view in ["decode", "hist"] {
+        let (code, out, err) = result(&[view], whole.path());
+        assert!(code == Some(0) && out.contains("exit") && err.is_empty(), "{view}: {code:?} {err}");
+        let (code, out, _) = result(&[view], damaged.path());
+        assert!(code == Some(1) && out.contains("the file ends after"), "{view}: {code:?} {out}");
+        for (dir, expected) in [
+            (empty.path(), "pass the output directory of a run"),
+            (&empty.path().join("no"), "is not a directory"),
+            (garbage.path(), "run the system again"),
+        ] {
+            let (code, out, err) = result(&[view], dir);
+            assert!(code == Some(2) && out.is_empty() && err.contains(expected), "{view}: {code:?} {err}");
+        }
+    }
+}
+
+#[test]
+fn bad_arguments_are_refused_before_any_work() {
+    let dir = run_dir(&trace_file());
+    let inside = dir.path().join("no/hist.json").to_string_lossy().into_owned();
+    let itself = dir.path().to_string_lossy().into_owned();
+    for (args, expected) in [
+        (&["decode", "--kind", "fly"][..], "there is no kind of frame"),
+        (&["decode", "--limit", "1", "--tail", "1"], "cannot be used with"),
+        (&["decode", "--pcpu", "99999"], "invalid value"),
+        (&["hist", "--json", &inside], "is no directory"),
+        (&["hist", "--json", &itself], "choose a file with --json"),
+    ] {
+        let (code, out, err) = result(args, dir.path());
+        assert!(code == Some(2) && out.is_empty() && err.contains(expected), "{args:?}: {code:?} {err}");
+    }
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_failure() {
+    let dir = run_dir(&trace_file());
+    let mut child = partita(&["decode"], dir.path()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut first = [0; 100];
+    let mut out = child.stdout.take().unwrap();
+    out.read_exact(&mut first).unwrap();
+    // The output is far longer than what a pipe holds.
+    drop(out);
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+}
+
+#[test]
+fn histograms_are_written_as_json() {
+    let dir = run_dir(&trace_file());
+    let path = dir.path().join("hist.json");
+    let (code, out, _) = result(&["hist", "--json", &path.to_string_lossy()], dir.path());
+    assert!(code == Some(0) && out.contains("Latencies in ticks of the icount clock, 1000.000 MHz"), "{out}");
+    let json: serde_json::Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    assert_eq!(json["clock"], "icount");
+    let source = &json["sources"][0];
+    assert_eq!((&source["name"], &source["min"], &source["max"]), (&"cpuid".into(), &100.into(), &109.into()));
+}
+
+#[test]
+fn help_tells_the_exit_codes() {
+    let (code, out, _) = result(&["decode", "--help"], Path::new("."));
+    assert!(code == Some(0) && out.contains("Exit codes:") && out.contains("--tail"), "{out}");
+}
