@@ -78,11 +78,12 @@ fn mask_local_sources() {
 }
 
 /// Hands this CPU's local APIC to a guest, in the state of a reset in x2APIC mode: every source masked, nothing
-/// in service, software-disabled. Call with interrupts off and nobody sending vectors to this CPU.
+/// in service, software-disabled. What is pending stays pending. Call with interrupts off and nobody sending vectors to
+/// this CPU.
 pub fn hand_over() {
     mask_local_sources();
     // SAFETY: stops the timer; ends every interrupt in service (at most 256); sets the reset value of the
-    // spurious-interrupt register, which also drops what is pending in the IRR.
+    // spurious-interrupt register.
     unsafe {
         write_msr(TIMER_INITIAL, 0);
         for _ in 0..256 {

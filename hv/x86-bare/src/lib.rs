@@ -17,6 +17,7 @@ pub mod apic;
 pub mod application;
 pub mod boot_info;
 pub mod discover;
+pub mod exceptions;
 pub mod pm_timer;
 pub mod pvh;
 pub mod uart;

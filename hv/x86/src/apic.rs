@@ -2,7 +2,8 @@
 
 pub use partita_x86_bare::apic::{enable, hand_over, has_pending_vectors, id, timer_stop, write_icr};
 
-use partita_x86_bare::apic;
+use partita_x86_bare::{apic, relax};
+use x86_64::instructions::interrupts;
 
 use crate::cpu::idt::{KICK_VECTOR, TIMER_VECTOR};
 
@@ -30,4 +31,24 @@ pub fn timer_one_shot(count: u32) {
 pub fn timer_periodic(count: u32) {
     // SAFETY: the vector has its handler.
     unsafe { apic::timer_periodic(TIMER_VECTOR, count) };
+}
+
+/// Most looks for interrupts that are pending: one for each vector.
+const LOOKS_MAX: usize = 256;
+
+/// Puts the local APIC of this pCPU, which is its guest's, into the state that an INIT leaves (SDM vol. 3, "Local APIC
+/// State After It Has Received an INIT"). Interrupts are off on entry and return, but nothing else holds them back: what
+/// is pending can only be got rid of by taking it.
+pub fn reset() {
+    hand_over();
+    enable();
+    for _ in 0..LOOKS_MAX {
+        if !has_pending_vectors() {
+            break;
+        }
+        interrupts::enable();
+        relax();
+        interrupts::disable();
+    }
+    hand_over();
 }

@@ -143,6 +143,8 @@ pub trait VirtualCpu: 'static {
     /// After an exit for an NMI: lets the NMI in. On return it has been taken, NMIs are held back again, and what the
     /// exit kept from the guest is delivered at the next entry.
     fn take_nmi(&mut self);
+    /// Does something with NMIs, and interrupts if they are on, let in.
+    fn let_in(act: impl FnOnce());
     /// Waits with NMIs let in, until one has come, unless `idle` says that there is something to do.
     fn park_while(idle: impl Fn() -> bool);
 }

@@ -6,7 +6,9 @@
 use core::arch::global_asm;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
+use partita_core::arch::PcpuId;
 use partita_x86_bare::apic::SPURIOUS_VECTOR;
+use partita_x86_bare::exceptions::{self, ExceptionFrame};
 use spin::Once;
 use x86_64::VirtAddr;
 use x86_64::structures::idt::InterruptDescriptorTable;
@@ -16,43 +18,17 @@ use crate::console;
 
 /// Vector of the local APIC timer of the housekeeping pCPU.
 pub const TIMER_VECTOR: u8 = 0x40;
+/// Vectors from here on are interrupts'.
+const FIRST_INTERRUPT: u8 = 32;
 /// Vector that kicks a pCPU whose local APIC is the hypervisor's.
 pub const KICK_VECTOR: u8 = 0x41;
 
-// Exceptions: each stub pushes an error code if the CPU did not, then its vector, and reports. There is no way
-// back: a fault of the hypervisor is fatal.
-//
 // NMI: level-triggered news, and the mailbox is checked again before every guest entry and before every HLT.
 // Only a pCPU that was about to halt has to be turned back, or it would sleep with the news: if it was caught
 // between its last check and its HLT, it continues behind the HLT.
 global_asm!(
     r#"
-    .altmacro
-    .macro exception_stub vector
-    .align 16
-    .if (\vector == 8) || ((\vector >= 10) && (\vector <= 14)) || (\vector == 17) || (\vector == 21) || (\vector == 29) || (\vector == 30)
-    .else
-    push 0
-    .endif
-    push \vector
-    jmp exception_report
-    .endm
-
     .section .text.idt, "ax", @progbits
-    .align 16
-exception_stubs:
-    .set vector, 0
-    .rept 32
-    exception_stub %vector
-    .set vector, vector + 1
-    .endr
-
-exception_report:
-    mov rdi, rsp
-    and rsp, -16
-    call {report}
-    ud2
-
     .align 16
 nmi_stub:
     push rax
@@ -108,14 +84,12 @@ spurious_stub:
     iretq
     .previous
     "#,
-    report = sym exception_report,
     timer_fired = sym TIMER_FIRED,
     block_len = const super::percpu::BLOCK_LEN,
     private = const super::percpu::BLOCK_LEN - super::percpu::PRIVATE_LEN,
 );
 
 unsafe extern "C" {
-    static exception_stubs: u8;
     static nmi_stub: u8;
     static timer_stub: u8;
     static kick_stub: u8;
@@ -138,19 +112,22 @@ pub fn park_while(check: impl Fn() -> bool) {
 /// Time-stamp of the last timer interrupt; 0 if none came since it was cleared.
 pub static TIMER_FIRED: AtomicU64 = AtomicU64::new(0);
 
-static IDT: Once<InterruptDescriptorTable> = Once::new();
-
-/// Bytes between two exception stubs.
-const STUB_LEN: u64 = 16;
+/// Of the housekeeping pCPU, and of all others.
+static IDTS: [Once<InterruptDescriptorTable>; 2] = [const { Once::new() }; 2];
 
 /// Loads the descriptor table on this pCPU.
 pub fn load() {
-    IDT.call_once(build).load();
+    let [housekeeping, others] = &IDTS;
+    if super::percpu::private().id == PcpuId(0) {
+        housekeeping.call_once(|| build(true)).load();
+    } else {
+        others.call_once(|| build(false)).load();
+    }
 }
 
-fn build() -> InterruptDescriptorTable {
+fn build(has_timer: bool) -> InterruptDescriptorTable {
     let mut idt = InterruptDescriptorTable::new();
-    let stub = |vector: u64| VirtAddr::new(&raw const exception_stubs as u64 + vector * STUB_LEN);
+    let stub = |vector| VirtAddr::new(exceptions::stub(vector));
     let at = |symbol: *const u8| VirtAddr::new(symbol as u64);
     // SAFETY: every address is that of a stub written for its vector: with the right error code, in the
     // hypervisor's code segment, and returning by IRETQ or not at all.
@@ -178,8 +155,13 @@ fn build() -> InterruptDescriptorTable {
         idt.hv_injection_exception.set_handler_addr(stub(28));
         idt.vmm_communication_exception.set_handler_addr(stub(29));
         idt.security_exception.set_handler_addr(stub(30));
-        idt[TIMER_VECTOR].set_handler_addr(at(&raw const timer_stub));
-        idt[KICK_VECTOR].set_handler_addr(at(&raw const kick_stub));
+        // What was meant for a guest that is no more only has to be ended.
+        for vector in FIRST_INTERRUPT..=u8::MAX {
+            idt[vector].set_handler_addr(at(&raw const kick_stub));
+        }
+        if has_timer {
+            idt[TIMER_VECTOR].set_handler_addr(at(&raw const timer_stub));
+        }
         idt[SPURIOUS_VECTOR].set_handler_addr(at(&raw const spurious_stub));
     }
     idt
@@ -195,19 +177,9 @@ pub fn mask_legacy_controllers() {
     }
 }
 
-/// What an exception stub leaves on the stack.
-#[repr(C)]
-struct ExceptionFrame {
-    vector: u64,
-    error_code: u64,
-    rip: u64,
-    cs: u64,
-    rflags: u64,
-    rsp: u64,
-    ss: u64,
-}
-
-extern "C" fn exception_report(frame: &ExceptionFrame) -> ! {
+/// A fault of the hypervisor is fatal.
+#[unsafe(no_mangle)]
+extern "C" fn bare_exception(frame: &ExceptionFrame) -> ! {
     let cr2 = x86_64::registers::control::Cr2::read_raw();
     let pcpu = super::percpu::private().id.0;
     console::print_fatal(format_args!(

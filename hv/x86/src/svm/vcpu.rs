@@ -260,6 +260,12 @@ impl VirtualCpu for SvmVcpu {
         }
     }
 
+    fn let_in(act: impl FnOnce()) {
+        stgi();
+        act();
+        clgi();
+    }
+
     fn park_while(idle: impl Fn() -> bool) {
         stgi();
         idt::park_while(idle);

@@ -7,7 +7,7 @@ use partita_x86_policy::apic_events::{NmiState, VcpuAction};
 use super::Vcpu;
 use crate::arch::{X86, kick};
 use crate::cpu::rdtsc;
-use crate::trace;
+use crate::{apic, trace};
 use crate::virt::{GuestRegisters, VirtualCpu};
 
 impl<V: VirtualCpu> Vcpu<V> {
@@ -28,6 +28,9 @@ impl<V: VirtualCpu> Vcpu<V> {
             let (requests, just_started) = self.requests.take();
             if just_started {
                 self.cpu.started();
+            }
+            if requests.init() {
+                V::let_in(apic::reset);
             }
             match self.events.on_request(requests, self.cpu.rip()) {
                 VcpuAction::Enter => return,

@@ -1,0 +1,65 @@
+//! Instructions that leave a guest: RDTSC, the instruction, RDTSC.
+
+use core::arch::asm;
+
+use partita_abi::hypercall::NOP;
+use partita_rows::Row;
+use partita_rt::{Machine, place};
+
+use crate::record::Recorder;
+
+/// APIC_BASE: every CPU has it, and the hypervisor traps it.
+const APIC_BASE: u32 = 0x1B;
+
+/// Takes one sample for each place: `$operation`, which may change RAX, RBX, RCX and RDX, and finds its own RCX and RDI
+/// as given.
+macro_rules! time {
+    ($samples:ident, rcx: $rcx:expr, rdi: $rdi:expr, [$($operation:literal),+]) => {{
+        for place in $samples.iter_mut() {
+            let ticks: u64;
+            // SAFETY: the operation changes no memory and no register but those named.
+            unsafe {
+                asm!(
+                    "mov {saved}, rbx",
+                    "rdtsc",
+                    "mov esi, eax",
+                    "mov r8d, edx",
+                    $($operation,)+
+                    "rdtsc",
+                    "mov rbx, {saved}",
+                    "shl rdx, 32",
+                    "or rax, rdx",
+                    "shl r8, 32",
+                    "or rsi, r8",
+                    "sub rax, rsi",
+                    saved = out(reg) _,
+                    out("rax") ticks,
+                    inout("rcx") u64::from($rcx) => _,
+                    out("rdx") _,
+                    out("rsi") _,
+                    in("rdi") u64::from($rdi),
+                    out("r8") _,
+                    options(nostack),
+                );
+            }
+            *place = ticks;
+        }
+    }};
+}
+
+/// Measures the rows.
+pub(crate) fn measure(machine: &Machine, recorder: &mut Recorder) {
+    recorder.row(Row::ExitCpuid, |samples| time!(samples, rcx: 0u32, rdi: 0u32, ["xor eax, eax", "cpuid"]));
+    if machine.place.is_partition() {
+        recorder.row(Row::ExitHypercall, |samples| {
+            if place::uses_vmmcall() {
+                time!(samples, rcx: 0u32, rdi: NOP, ["mov eax, edi", "vmmcall"]);
+            } else {
+                time!(samples, rcx: 0u32, rdi: NOP, ["mov eax, edi", "vmcall"]);
+            }
+        });
+    }
+    recorder.row(Row::ExitRdmsr, |samples| time!(samples, rcx: APIC_BASE, rdi: 0u32, ["rdmsr"]));
+    // The POST port: nobody minds what is written to it, and no partition owns it. AL is what the RDTSC left in it.
+    recorder.row(Row::ExitIo, |samples| time!(samples, rcx: 0u32, rdi: 0u32, ["out 0x80, al"]));
+}
