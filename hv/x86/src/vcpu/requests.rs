@@ -7,8 +7,8 @@ use partita_x86_policy::apic_events::{NmiState, VcpuAction};
 use super::Vcpu;
 use crate::arch::{X86, kick};
 use crate::cpu::rdtsc;
-use crate::{apic, trace};
 use crate::virt::{GuestRegisters, VirtualCpu};
+use crate::{apic, trace};
 
 impl<V: VirtualCpu> Vcpu<V> {
     /// Serves what is asked. Returns when the guest may be entered: a vCPU that waits for its start, or has ended, stays
