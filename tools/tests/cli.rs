@@ -51,6 +51,9 @@ fn bad_input_is_exit_code_2_and_named() {
         (&["run", &demo, "--timeout", "0"], "0 is not in 1..=86400"),
         (&["run", &demo, "--hv", "no-such-hv"], "--hv"),
         (&["run", &demo, "--out", &inside_file], "--out"),
+        (&["bench", "--json", "no/such/b.json"], "cannot write no/such/b.json"),
+        (&["bench", "--out", &inside_file], "--out"),
+        (&["bench", "exit"], "unexpected argument"),
         (&["run"], "SYSTEM.toml"),
         (&["fly"], "unrecognized subcommand 'fly'"),
     ] {
