@@ -3,8 +3,8 @@
 use crate::system::{load, run};
 use partita_host::emulator::Clock;
 use partita_host::outcome::RunOutcome;
+use partita_trace::Event;
 use partita_trace::histogram::HistogramId;
-use partita_trace::names::ExitReason;
 
 const TARGET: u16 = 1;
 const STATES: [&str; 4] = ["spin_if1", "spin_if0", "hlt", "exit_storm"];
@@ -14,47 +14,74 @@ fn rounds(full: u32, short: u32) -> u32 {
     if std::env::var("PARTITA_LONG").is_ok_and(|long| long == "1") { full } else { short }
 }
 
-fn kick(clock: Clock, pause: u8, smp_call_hz: u32, rounds: u32) {
-    for state in STATES {
+/// A run of kicks.
+struct Run {
+    clock: Clock,
+    /// Whether the guest's loop has a PAUSE.
+    pause: bool,
+    smp_call_hz: u32,
+    /// Kicks that have to find the guest in its state.
+    in_state: u32,
+    /// Kicks beside them: those that come while the guest boots.
+    before: u32,
+}
+
+impl Run {
+    fn each_state(&self) {
+        for state in STATES {
+            self.one(state);
+        }
+    }
+
+    fn one(&self, state: &str) {
+        let Self { clock, pause, smp_call_hz, in_state, before } = *self;
+        let rounds = in_state + before;
         let system = load(
             "kicks.toml",
             &[
                 ("smp_call_hz = 100000", &format!("smp_call_hz = {smp_call_hz}")),
                 ("smp_call_rounds = 1000", &format!("smp_call_rounds = {rounds}")),
-                ("state=spin_if1 pause=1", &format!("state={state} pause={pause}")),
+                ("state=spin_if1 pause=1", &format!("state={state} pause={}", u8::from(pause))),
             ],
         );
-        let left = run(&system, clock, 900);
+        let left = run(&system, clock, 1200);
         let consoles = left.consoles();
         assert_eq!(left.outcome, RunOutcome::Success, "{consoles}");
-        let line = format!("partita: {rounds} rounds of SMP calls, {rounds} calls, 0 late\n");
-        assert!(left.console("hypervisor").contains(&line), "{consoles}");
+        let line = format!("partita: {rounds} rounds of SMP calls, {rounds} calls, 0 late");
+        assert!(left.console("hypervisor").lines().any(|found| found == line), "{consoles}");
         let counts = [
             left.count(TARGET, HistogramId::KickNmi),
             left.count(0, HistogramId::SmpCall),
             left.count(TARGET, HistogramId::KickVector),
         ];
-        // The vector is the call that gave the pCPU its vCPU.
+        // The vector is that of the call that gave the pCPU its vCPU.
         assert_eq!(counts, [rounds.into(), rounds.into(), 1], "{state}: {consoles}");
-        let exits = left.count(TARGET, HistogramId::Exit(ExitReason::Kick));
-        println!("{state}: {exits} exits by a kick");
+        // The last that the guest says before it sits is in its log.
+        let sits_from = left.last_log(0).unwrap_or_else(|| panic!("the guest does not sit\n{consoles}"));
+        let is_call = |(tsc, event): &(u64, Event)| matches!(event, Event::SmpCall { .. }) && *tsc > sits_from;
+        let found = left.events(0).iter().filter(|event| is_call(event)).count() as u64;
+        println!("{state}: {found} of {rounds} kicks found the guest in its state");
+        assert!(found >= in_state.into(), "{state}: {found}\n{consoles}");
     }
 }
 
 #[test]
 #[ignore = "boots an emulator"]
 fn none_is_lost_by_instruction_count() {
-    kick(Clock::Icount, 1, 1_000_000, rounds(100_000, 10_000));
+    let in_state = rounds(100_000, 10_000);
+    Run { clock: Clock::Icount, pause: true, smp_call_hz: 1_000_000, in_state, before: 5000 }.each_state();
 }
 
 #[test]
 #[ignore = "boots an emulator"]
 fn none_is_lost_with_a_thread_for_each_core() {
-    kick(Clock::Host, 0, 1_000_000, rounds(100_000, 10_000));
+    let in_state = rounds(100_000, 2000);
+    Run { clock: Clock::Host, pause: false, smp_call_hz: 50_000, in_state, before: 1000 }.each_state();
 }
 
 #[test]
 #[ignore = "boots an emulator"]
 fn none_is_lost_by_a_guest_that_never_pauses() {
-    kick(Clock::Icount, 0, 1000, rounds(200, 20));
+    let in_state = rounds(200, 20);
+    Run { clock: Clock::Icount, pause: false, smp_call_hz: 1000, in_state, before: 50 }.each_state();
 }

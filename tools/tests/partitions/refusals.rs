@@ -79,9 +79,11 @@ fn a_bad_bundle_is_refused() {
     let cut = good[..good.len() / 2].to_vec();
     assert_refused(&Boot { bundle: Some(cut), ..Boot::good() }, &["the boot bundle is truncated", "build it again"]);
     assert_refused(&Boot { bundle: Some(b"no bundle".repeat(10)), ..Boot::good() }, &["not a Partita boot bundle"]);
-    for (at, words) in
-        [(20, "header are damaged"), (100, "contents are damaged"), (good.len() - 1, "contents are damaged")]
-    {
+    for (at, words) in [
+        (20, "checksum of its header"),
+        (100, "checksum of its contents"),
+        (good.len() - 1, "checksum of its contents"),
+    ] {
         let mut flipped = good.clone();
         flipped[at] ^= 0x10;
         assert_refused(&Boot { bundle: Some(flipped), ..Boot::good() }, &[words, "build it again"]);
@@ -92,7 +94,7 @@ fn a_bad_bundle_is_refused() {
 #[ignore = "boots an emulator"]
 fn a_machine_that_is_too_small_is_refused() {
     assert_refused(&Boot { pcpus: 1, ..Boot::good() }, &["pCPU 1"]);
-    assert_refused(&Boot { memory: 24 << 20, ..Boot::good() }, &["memory"]);
+    assert_refused(&Boot { memory: 16 << 20, ..Boot::good() }, &["memory"]);
 }
 
 #[test]

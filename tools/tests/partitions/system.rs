@@ -82,6 +82,13 @@ impl Left {
         ring.frames().filter_map(|frame| event(&frame.body).map(|event| (frame.tsc, event))).collect()
     }
 
+    /// When a partition wrote its last log line.
+    pub(crate) fn last_log(&self, number: u16) -> Option<u64> {
+        let region = self.region(|owner| matches!(owner, Owner::Partition { number: n, .. } if *n == number));
+        let frames = region.dump.rings.iter().flat_map(|ring| ring.frames());
+        frames.filter(|frame| matches!(frame.body, Body::Log(_))).map(|frame| frame.tsc).max()
+    }
+
     /// The claims of a partition in its trace: held, failed.
     pub(crate) fn claims(&self, number: u16) -> (usize, usize) {
         let region = self.region(|owner| matches!(owner, Owner::Partition { number: n, .. } if *n == number));

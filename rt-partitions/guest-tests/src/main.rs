@@ -1,0 +1,76 @@
+//! Guest tests: small guests that claim, one by one, what a partition may rely on. The option `test=NAME` selects one.
+//!
+//! They are for partitions of Partita; most need two vCPUs. Those of `ends.rs` must not come back.
+
+#![no_std]
+#![no_main]
+
+mod catch;
+mod claims;
+mod counters;
+mod cpu;
+mod ends;
+mod icr;
+mod instructions;
+mod io;
+mod msr;
+mod nmi;
+mod peer;
+mod smp;
+mod sse;
+mod tables;
+mod timer;
+mod user;
+
+use partita_rt::{Error, Machine};
+
+partita_rt::payload!("guest-tests", run);
+
+type Test = fn(&Machine) -> Result<(), Error>;
+
+const COUNT: usize = 16;
+const NAMES: &[&str; COUNT] = &[
+    "cpu",
+    "smp",
+    "icr",
+    "nmi",
+    "msr",
+    "io",
+    "instructions",
+    "timer",
+    "survivor",
+    "triple_fault",
+    "outside_memory",
+    "apic_page",
+    "leave_x2apic",
+    "finish_7",
+    "exit_byte",
+    "bad_window",
+];
+/// In the order of [`NAMES`].
+const TESTS: &[Test; COUNT] = &[
+    cpu::test,
+    smp::test,
+    icr::test,
+    nmi::test,
+    msr::test,
+    io::test,
+    instructions::test,
+    timer::test,
+    timer::survivor,
+    ends::triple_fault,
+    ends::outside_memory,
+    ends::apic_page,
+    ends::leave_x2apic,
+    ends::finish_7,
+    ends::exit_byte,
+    ends::bad_window,
+];
+
+fn run(machine: &Machine) -> Result<(), Error> {
+    let test = machine.options(&["test"])?.choice("test", 0, NAMES)?;
+    tables::load(0);
+    catch::install();
+    counters::install();
+    TESTS.get(test).map_or(Ok(()), |test| test(machine))
+}
