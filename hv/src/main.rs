@@ -10,6 +10,9 @@ use partita_x86::cpu::{self, percpu};
 use partita_x86::error::Refusal;
 use partita_x86::machine::Machine;
 use partita_x86::set_up::Hypervisor;
+use partita_x86::svm::SvmVcpu;
+use partita_x86::system::System;
+use partita_x86::virt::VirtualCpu;
 use partita_x86::{console, println, system};
 use partita_x86_bare::boot_info::{BootInfo, BootInfoError};
 
@@ -35,11 +38,20 @@ fn run(boot: Result<BootInfo, BootInfoError>) -> Result<Infallible, Refusal> {
     // SAFETY: the boot page tables are in use, and the loader's word is all there is.
     let system = unsafe { system::read(&boot, &machine) }?;
     println!("partita: system \"{}\", {} partition(s)", system.config.name, system.config.partitions.len());
+    // The vendor is chosen here, once: discovery has refused any but AMD's extension.
+    divide_and_run::<SvmVcpu>(machine, system, trap_timer_count)
+}
+
+fn divide_and_run<V: VirtualCpu>(
+    machine: Machine,
+    system: System,
+    trap_timer_count: bool,
+) -> Result<Infallible, Refusal> {
     // SAFETY: this is the boot pCPU, here once, with the boot page tables in use.
-    let mut hypervisor = unsafe { Hypervisor::set_up(machine, system) }?;
+    let mut hypervisor = unsafe { Hypervisor::set_up::<V>(machine, system) }?;
     hypervisor.load_partitions(trap_timer_count)?;
     hypervisor.report_memory();
-    hypervisor.start_partitions()?;
+    hypervisor.start_partitions::<V>()?;
     hypervisor.keep_house()
 }
 

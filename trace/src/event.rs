@@ -172,7 +172,8 @@ events! {
             sent: u64, Tsc
         ]
         b: [
-            /// From `sent` to the target's first stamp after the exit.
+            /// From `sent` to the target's first stamp after the exit; to when it was served, if the target was out of its
+            /// guest already.
             ticks: u64, Ticks
         ]
     }

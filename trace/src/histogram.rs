@@ -45,7 +45,8 @@ pub enum HistogramId {
     Exit(ExitReason),
     /// From a guest's exit to the physical ICR write that forwards its IPI.
     IcrForward,
-    /// From the sender's stamp to the target's first stamp after the exit, kicked by NMI.
+    /// From the sender's stamp to the target's first stamp after the exit, kicked by NMI; to when it was served, if the
+    /// target was out of its guest already.
     KickNmi,
     /// The same, kicked by a vector.
     KickVector,

@@ -31,7 +31,7 @@ pub const REGION_ALIGN: usize = 2 << 20;
 /// Longest region in bytes.
 pub const REGION_LEN_MAX: usize = 256 << 20;
 /// Most pCPUs (rings) of one region.
-pub const PCPUS_MAX: u16 = 64;
+pub const PCPUS_MAX: u16 = 256;
 /// Bytes of the header page.
 pub const HEADER_LEN: usize = 4096;
 /// Most guest windows.

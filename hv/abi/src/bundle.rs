@@ -115,7 +115,7 @@ impl core::fmt::Display for BundleError {
             }
             Self::BadChecksum { part, stored, computed } => write!(
                 f,
-                "the boot bundle's {part} are damaged: checksum {computed:#010x}, stored {stored:#010x}; build it again"
+                "the boot bundle is damaged: checksum of its {part} {computed:#010x}, stored {stored:#010x}; build it again"
             ),
             Self::BadSection { index, why } => write!(f, "boot bundle section {index}: {why}"),
             Self::TooManySections { found } => write!(f, "{found} boot bundle sections, at most {SECTIONS_MAX}"),

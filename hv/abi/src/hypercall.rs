@@ -9,7 +9,7 @@ pub const NOP: u32 = 0x5041_0000;
 pub const FINISH: u32 = 0x5041_0001;
 
 /// Announces the guest's trace window: RBX = guest-physical address of a region in the layout of the `trace`
-/// crate, aligned to 2 MiB, RCX = its length in bytes.
+/// crate, aligned to 2 MiB, RCX = its length in bytes, a multiple of 4 KiB.
 pub const TRACE_WINDOW: u32 = 0x5041_0002;
 
 /// Result: done.

@@ -45,6 +45,8 @@ impl HypervisorExit {
 pub const END_MARKER: &str = "partita: end: ";
 /// Start of the last line that a bare-metal payload prints on its console.
 pub const PAYLOAD_END_MARKER: &str = "payload: end: ";
+/// What the hypervisor, and a payload on the bare machine, print before the address of their trace region.
+pub const TRACE_REGION_AT: &str = "trace region at";
 /// What follows an end marker after a success.
 pub const END_SUCCESS: &str = "success";
 

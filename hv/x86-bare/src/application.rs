@@ -159,7 +159,9 @@ pub unsafe fn start(start: &Start, online: impl Fn() -> bool) -> bool {
         apic::send_init(start.apic_id);
     }
     let ms = start.ticks_per_ms;
-    wait_until(rdtsc() + INIT_DELAY_MS * ms, || false);
+    let initialised = rdtsc() + INIT_DELAY_MS * ms;
+    // Nobody else has anything to do meanwhile: no PAUSE, on which an emulator goes round its CPUs.
+    while rdtsc() < initialised {}
     // The second IPI is for CPUs that miss the first; one that runs ignores it.
     for wait_ms in [1, ONLINE_DEADLINE_MS] {
         // SAFETY: by the contract above.

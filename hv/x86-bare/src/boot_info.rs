@@ -28,6 +28,8 @@ pub struct Module {
 pub struct BootInfo {
     /// Usable RAM.
     pub memory: Vec<MemoryRange, MEMORY_RANGES_MAX>,
+    /// Ranges that are not RAM, or not free: they count even where they overlap RAM.
+    pub reserved: Vec<MemoryRange, MEMORY_RANGES_MAX>,
     /// The bundle, if the loader passed a module.
     pub module: Option<Module>,
     /// Host-physical address of ACPI's RSDP, 0 if the loader does not know it.
@@ -47,8 +49,15 @@ pub enum BootInfoError {
         /// The version found.
         version: u32,
     },
-    /// More than [`MEMORY_RANGES_MAX`] ranges of RAM.
+    /// More than [`MEMORY_RANGES_MAX`] ranges of RAM, or of reserved memory.
     TooManyMemoryRanges,
+    /// A table lies above what is mapped at boot.
+    OutOfReach {
+        /// Which.
+        table: &'static str,
+        /// Its address.
+        address: u64,
+    },
     /// Not exactly one module.
     ModuleCount {
         /// How many there are.
@@ -64,7 +73,12 @@ impl core::fmt::Display for BootInfoError {
                 "the loader passed no PVH start info of version 1 or later (magic {magic:#x}, version {version}); \
                  boot with a PVH loader, for instance QEMU's -kernel"
             ),
-            Self::TooManyMemoryRanges => write!(f, "the loader reports more than {MEMORY_RANGES_MAX} ranges of RAM"),
+            Self::TooManyMemoryRanges => {
+                write!(f, "the loader reports more than {MEMORY_RANGES_MAX} ranges of RAM, or of reserved memory")
+            }
+            Self::OutOfReach { table, address } => {
+                write!(f, "the loader's {table} is at {address:#x}, above 4 GiB; have the loader put it lower")
+            }
             Self::ModuleCount { found } => {
                 write!(f, "{found} boot modules; pass the boot bundle as the only one, for instance by -initrd")
             }

@@ -162,6 +162,8 @@ struct MemmapEntry {
 
 const START_MAGIC: u32 = 0x336E_C578;
 const MEMORY_KIND_RAM: u32 = 1;
+/// End of what the first page tables map.
+const MAPPED_END: u64 = 4 << 30;
 
 /// Reads the loader's tables into a [`BootInfo`].
 ///
@@ -173,26 +175,37 @@ unsafe fn read_start_info(start_info: u32) -> Result<BootInfo, BootInfoError> {
     if info.magic != START_MAGIC || info.version < 1 {
         return Err(BootInfoError::NotPvh { magic: info.magic, version: info.version });
     }
-    let mut boot = BootInfo { memory: heapless::Vec::new(), module: None, rsdp: info.rsdp, cmdline: "" };
+    let within_reach = |table, address: u64| {
+        if address < MAPPED_END { Ok(address as usize) } else { Err(BootInfoError::OutOfReach { table, address }) }
+    };
+    let mut boot = BootInfo {
+        memory: heapless::Vec::new(),
+        reserved: heapless::Vec::new(),
+        module: None,
+        rsdp: within_reach("RSDP", info.rsdp)? as u64,
+        cmdline: "",
+    };
+    let memmap = within_reach("memory map", info.memmap)? as *const MemmapEntry;
     for index in 0..info.memmap_entries as usize {
-        // SAFETY: the loader's table has `memmap_entries` entries.
-        let entry = unsafe { (info.memmap as *const MemmapEntry).add(index).read_unaligned() };
-        if entry.kind == MEMORY_KIND_RAM {
-            let range = MemoryRange { start: entry.addr, len: entry.size };
-            boot.memory.push(range).map_err(|_| BootInfoError::TooManyMemoryRanges)?;
-        }
+        // SAFETY: the loader's table has `memmap_entries` entries; more than fit the lists below end the loop.
+        let entry = unsafe { memmap.add(index).read_unaligned() };
+        let list = if entry.kind == MEMORY_KIND_RAM { &mut boot.memory } else { &mut boot.reserved };
+        let range = MemoryRange { start: entry.addr, len: entry.size };
+        list.push(range).map_err(|_| BootInfoError::TooManyMemoryRanges)?;
     }
     if info.nr_modules > 1 {
         return Err(BootInfoError::ModuleCount { found: info.nr_modules });
     }
     if info.nr_modules == 1 {
+        let modlist = within_reach("module list", info.modlist)?;
         // SAFETY: the loader's list has one entry.
-        let module = unsafe { (info.modlist as *const ModlistEntry).read_unaligned() };
+        let module = unsafe { (modlist as *const ModlistEntry).read_unaligned() };
         boot.module = Some(Module { start: module.paddr, len: module.size });
     }
     if info.cmdline != 0 {
+        let text = within_reach("command line", info.cmdline)?;
         // SAFETY: the loader's command line is a C string that nothing writes to.
-        let text = unsafe { CStr::from_ptr(info.cmdline as *const core::ffi::c_char) };
+        let text = unsafe { CStr::from_ptr(text as *const core::ffi::c_char) };
         boot.cmdline = text.to_str().unwrap_or("");
     }
     Ok(boot)

@@ -217,7 +217,6 @@ pub(crate) fn leaf_8000_0007([.., edx]: Registers) -> Registers {
 const EXT8_EBX_SHOWN: u32 = bits([
     0, // CLZERO
     2, // XSAVE error pointers
-    9, // WBNOINVD
     12, // IBPB
     14, // IBRS
     15, // STIBP

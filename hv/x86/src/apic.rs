@@ -1,11 +1,12 @@
 //! The local APIC, as the hypervisor uses it: see `partita_x86_bare::apic`.
 
-pub use partita_x86_bare::apic::{enable, hand_over, has_pending_vectors, id, timer_stop, write_icr};
+pub use partita_x86_bare::apic::{enable, hand_over, id, timer_stop, write_icr};
 
+use partita_x86_bare::apic::has_pending_vectors;
 use partita_x86_bare::{apic, relax};
 use x86_64::instructions::interrupts;
 
-use crate::cpu::idt::{KICK_VECTOR, TIMER_VECTOR};
+use crate::cpu::idt::{self, KICK_VECTOR, TIMER_VECTOR};
 
 /// Sends an NMI to one pCPU.
 #[inline(always)]
@@ -42,13 +43,15 @@ const LOOKS_MAX: usize = 256;
 pub fn reset() {
     hand_over();
     enable();
-    for _ in 0..LOOKS_MAX {
-        if !has_pending_vectors() {
-            break;
+    idt::while_draining(|| {
+        for _ in 0..LOOKS_MAX {
+            if !has_pending_vectors() {
+                break;
+            }
+            interrupts::enable();
+            relax();
+            interrupts::disable();
         }
-        interrupts::enable();
-        relax();
-        interrupts::disable();
-    }
+    });
     hand_over();
 }

@@ -48,14 +48,18 @@ impl Arch for X86 {
     #[inline]
     fn smp_call_served(served: &Served) {
         let stamps = &served.stamps;
-        let ticks = stamps.entered.saturating_sub(stamps.kicked);
+        // A call that was found before its kick was even sent counts from its posting; one that came while the target was
+        // out of its guest already was noticed when it was run.
+        let sent = if stamps.kicked == 0 { stamps.posted } else { stamps.kicked };
+        let noticed = if stamps.entered >= sent { stamps.entered } else { stamps.run };
+        let ticks = noticed.saturating_sub(sent);
         let me = percpu::public(Self::pcpu());
         let (kind, id) = match me.kick_mode() {
             KickMode::Nmi => (KickKind::Nmi, HistogramId::KickNmi),
             KickMode::Vector => (KickKind::Vector, HistogramId::KickVector),
         };
         let sender = served.caller.0;
-        trace::record(stamps.entered, Event::Kick { kind, sender, sent: stamps.kicked, ticks });
+        trace::record(stamps.entered, Event::Kick { kind, sender, sent, ticks });
         trace::count(id, ticks);
         let ran = stamps.done.saturating_sub(stamps.run);
         trace::record(stamps.run, Event::SmpCallServed { caller: sender, posted: stamps.posted, ticks: ran });

@@ -12,7 +12,7 @@ use partita_x86_policy::ports::IOPM_LEN;
 use crate::cpu::percpu::BLOCK_LEN;
 use crate::memory::pool::PAGE;
 
-/// Pages for the hypervisor's own page tables, and for what is rounded up to a page.
+/// Pages for the upper levels of the hypervisor's own page tables, and for what is rounded up to a page.
 const TABLE_PAGES: usize = 64;
 /// Pages for each partition beside its maps: nested tables for at most 3 GiB, and its description.
 const PARTITION_PAGES: usize = 8;
@@ -31,13 +31,17 @@ pub fn region_spec(config: &SystemConfig, pcpus: usize, tsc_hz: u64) -> RegionSp
     }
 }
 
-/// Bytes that the hypervisor wants for itself, besides its image.
-pub fn pool_bytes(config: &SystemConfig, pcpus: usize) -> u64 {
+/// Bytes that one page of page tables maps.
+const TABLE_REACH: u64 = 2 << 20;
+
+/// Bytes that the hypervisor wants for itself, besides its image. It also maps the bundle, of `bundle` bytes.
+pub fn pool_bytes(config: &SystemConfig, pcpus: usize, bundle: u64) -> u64 {
     let calls = pcpus * (size_of::<Mailbox>() + align_of::<Mailbox>()) + pcpus * pcpus * size_of::<Slot>();
     let bytes = region_spec(config, pcpus, 0).len()
         + pcpus * (BLOCK_LEN + PCPU_PAGES * PAGE)
         + calls
         + config.partitions.len() * (MSRPM_LEN + IOPM_LEN + PARTITION_PAGES * PAGE)
         + TABLE_PAGES * PAGE;
-    bytes.next_multiple_of(PAGE) as u64
+    let tables = (bytes as u64 + bundle).div_ceil(TABLE_REACH) * PAGE as u64;
+    (bytes as u64 + tables).next_multiple_of(PAGE as u64)
 }

@@ -66,6 +66,13 @@ pub enum Refusal {
         /// Its x2APIC ID.
         apic_id: u32,
     },
+    /// A pCPU lacks what the boot pCPU has.
+    PcpuUnfit {
+        /// Which.
+        pcpu: u16,
+        /// Its x2APIC ID.
+        apic_id: u32,
+    },
     /// A pCPU did not take its vCPU.
     PcpuLate {
         /// Which.
@@ -101,6 +108,11 @@ impl Display for Refusal {
             Self::PcpuDead { pcpu, apic_id } => {
                 write!(f, "pCPU {pcpu} (x2APIC ID {apic_id}) did not come up within its deadline")
             }
+            Self::PcpuUnfit { pcpu, apic_id } => write!(
+                f,
+                "pCPU {pcpu} (x2APIC ID {apic_id}) lacks x2APIC, SVM or nested paging, which the boot CPU has, or its SVM is \
+                 disabled; see the firmware's set-up"
+            ),
             Self::PcpuLate { pcpu } => write!(f, "pCPU {pcpu} did not take its vCPU within its deadline"),
         }
     }

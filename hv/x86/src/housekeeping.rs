@@ -92,12 +92,16 @@ impl Hypervisor {
     /// Checks the trace window that a guest announced, on a copy of its header, and notes it in the trace region.
     fn accept_window(&mut self, partition: &Partition) {
         let Some((gpa, len)) = partition.trace_window.get() else { return };
+        if !partition.owns(gpa, len) {
+            println!("partita: the trace window of partition {} lies outside its memory", partition.number);
+            return;
+        }
         let hpa = partition.memory_hpa + gpa;
         let mut page = [0; HEADER_LEN];
-        let copy = |memory: &mut [u8]| {
-            for (to, from) in page.iter_mut().zip(memory) {
-                // SAFETY: both are valid bytes; volatile, because the guest may still write to its own.
-                *to = unsafe { core::ptr::read_volatile(from) };
+        let copy = |memory: *mut u8| {
+            for (offset, to) in page.iter_mut().enumerate() {
+                // SAFETY: the window is mapped for a page; volatile, because the guest may still write to it.
+                *to = unsafe { core::ptr::read_volatile(memory.add(offset)) };
             }
         };
         // SAFETY: the range was checked to lie in this partition's memory; the copy keeps no reference.

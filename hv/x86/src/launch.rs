@@ -6,23 +6,20 @@ use partita_core::arch::{Arch, PcpuId};
 use partita_core::smp_call::{Deadline, Reply};
 use partita_x86_policy::apic_events::{RunState, VcpuEvents};
 use partita_x86_policy::cmos::Cmos;
-use partita_x86_policy::cpuid::{CpuidContext, HypercallInstruction};
+use partita_x86_policy::cpuid::CpuidContext;
 use partita_x86_policy::msr_values::efer_writable;
 use partita_x86_policy::ports::serial_base;
-use x86_64::instructions::interrupts;
 
+use crate::apic;
 use crate::arch::{X86, calls, inbox};
 use crate::cpu::features::cpuid;
-use crate::cpu::percpu::{self, KickMode};
+use crate::cpu::percpu::{self, KickMode, Progress};
 use crate::cpu::rdtsc;
 use crate::error::Refusal;
 use crate::memory::pool::Pool;
 use crate::partition::Partition;
-use crate::svm::entry::{self, ExitFrame};
-use crate::svm::{self, SvmVcpu};
 use crate::vcpu::Vcpu;
 use crate::virt::{GuestRegisters, PermissionMaps, VirtualCpu};
-use crate::{apic, cpu};
 
 /// How long a pCPU may take to accept its vCPU.
 const DEADLINE_MS: u32 = 5000;
@@ -33,19 +30,19 @@ const EXTENDED_FEATURES: u32 = 0x8000_0001;
 ///
 /// # Errors
 /// If the pool is exhausted, or there is no such vCPU.
-pub fn build(
+pub fn build<V: VirtualCpu>(
     pool: &mut Pool,
     partition: &'static Partition,
     number: usize,
     nested_root: u64,
     maps: PermissionMaps,
-) -> Result<*mut Vcpu<SvmVcpu>, Refusal> {
+) -> Result<*mut Vcpu<V>, Refusal> {
     let pcpu = *partition.pcpus.get(number).ok_or(Refusal::TooLarge("vCPUs"))?;
     let inbox = inbox(pcpu).ok_or(Refusal::TooLarge("pCPUs"))?;
     let apic_id = partition.apic_view.id(number).ok_or(Refusal::TooLarge("vCPUs"))?;
     let context = CpuidContext {
         identity: partition.config.identity,
-        hypercall: HypercallInstruction::Vmmcall,
+        hypercall: V::HYPERCALL,
         partition: partition.number.into(),
         vcpu: number as u32,
         vcpus: partition.apic_view.vcpus(),
@@ -61,7 +58,7 @@ pub fn build(
     let [_, _, ecx, edx] = partita_x86_policy::cpuid::cpuid(EXTENDED_FEATURES, 0, host, 0, &context);
     let run = if number == 0 { RunState::Running } else { RunState::WaitForSipi };
     let vcpu = Vcpu {
-        cpu: SvmVcpu::new(pool, nested_root, maps)?,
+        cpu: V::new(pool, nested_root, maps)?,
         partition,
         number,
         requests: &percpu::public(pcpu).requests,
@@ -69,9 +66,10 @@ pub fn build(
         cpuid: context,
         efer_writable: efer_writable(ecx, edx),
         events: VcpuEvents::new(run, false),
+        shadow_behind_nmi: false,
         cmos: Cmos::default(),
     };
-    let place = pool.carve(size_of::<Vcpu<SvmVcpu>>(), align_of::<Vcpu<SvmVcpu>>())?.cast::<Vcpu<SvmVcpu>>();
+    let place = pool.carve(size_of::<Vcpu<V>>(), align_of::<Vcpu<V>>())?.cast::<Vcpu<V>>();
     // SAFETY: the place is fresh from the pool, large and aligned enough.
     unsafe { place.write(vcpu) };
     Ok(place)
@@ -81,52 +79,53 @@ pub fn build(
 ///
 /// # Errors
 /// If it does not take it within its deadline.
-pub fn start(pcpu: PcpuId, vcpu: *mut Vcpu<SvmVcpu>) -> Result<(), Refusal> {
+pub fn start<V: VirtualCpu>(pcpu: PcpuId, vcpu: *mut Vcpu<V>) -> Result<(), Refusal> {
     let late = Refusal::PcpuLate { pcpu: pcpu.0 };
     let Some(calls) = calls() else { return Err(late) };
     let deadline = Deadline::after_ms::<X86>(DEADLINE_MS);
-    match calls.smp_call_function_single(pcpu, take, vcpu.expose_provenance() as u64, deadline) {
-        Ok(Reply::Answered(_)) => Ok(()),
-        _ => Err(late),
+    let Ok(Reply::Answered(_)) = calls.smp_call_function_single(pcpu, take, vcpu.expose_provenance() as u64, deadline)
+    else {
+        return Err(late);
+    };
+    // Only then nobody kicks it by a vector that its guest would get.
+    while percpu::public(pcpu).progress() != Progress::RunsVcpu {
+        if deadline.has_passed(X86::now()) {
+            return Err(late);
+        }
+        X86::relax();
     }
+    Ok(())
 }
 
-/// On the target: keeps the vCPU for when the call has been acknowledged. From now on kicks come as NMIs.
+/// On the target: keeps the vCPU for when the call has been acknowledged.
 fn take(vcpu: u64) -> u64 {
     percpu::private().vcpu.set(vcpu);
-    percpu::public(X86::pcpu()).set_kick_mode(KickMode::Nmi);
     0
 }
 
-/// Enters this pCPU's vCPU, if it was given one. Interrupts are off.
-pub fn run_if_asked() {
+/// Enters this pCPU's vCPU, if it was given one, which is one of `V`. Interrupts are off.
+pub fn run_if_asked<V: VirtualCpu>() {
     let vcpu = percpu::private().vcpu.get();
     if vcpu == 0 {
         return;
     }
-    let vcpu: *mut Vcpu<SvmVcpu> = ptr::with_exposed_provenance_mut(vcpu as usize);
-    // Nothing of the hypervisor's may be pending when the guest's interrupt table takes over: a kick vector that was
-    // under way is taken here.
-    while apic::has_pending_vectors() {
-        interrupts::enable();
-        cpu::relax();
-        interrupts::disable();
-    }
-    apic::hand_over();
-    svm::clgi();
+    let vcpu: *mut Vcpu<V> = ptr::with_exposed_provenance_mut(vcpu as usize);
+    percpu::public(X86::pcpu()).set_kick_mode(KickMode::Nmi);
+    // Nothing of the hypervisor's may be pending when the guest's interrupt table takes over, such as a kick vector that
+    // was under way.
+    apic::reset();
+    V::hold_back();
     // SAFETY: the vCPU was built for this pCPU, complete, and given to it alone.
     let owned = unsafe { &mut *vcpu };
+    percpu::public(X86::pcpu()).set_progress(Progress::RunsVcpu);
     let mut registers = GuestRegisters::default();
-    if owned.events.run() == RunState::Running {
+    let is_first = owned.events.run() == RunState::Running;
+    owned.serve(&mut registers, rdtsc());
+    if is_first {
         owned.start_first(&mut registers);
     }
-    owned.serve(&mut registers, rdtsc());
-    let frame = percpu::exit_frame(X86::pcpu()) as *mut ExitFrame;
-    let vmcb = owned.cpu.vmcb_address();
-    // SAFETY: the place above the stack is kept for this frame; what it names is complete and this pCPU's alone. SVM
-    // is on and the global interrupt flag clear.
-    unsafe {
-        frame.write(ExitFrame { registers, vmcb, vcpu });
-        entry::run(frame)
-    }
+    let frame = percpu::exit_frame(X86::pcpu());
+    // SAFETY: the place above the stack is kept for the vCPU's frame; the vCPU is complete and this pCPU's alone. The
+    // extension is on, and interrupts of every kind are held back.
+    unsafe { V::run(frame, vcpu, registers) }
 }

@@ -1,4 +1,5 @@
-//! Mechanism on x86_64: how the CPU is told. All of the hypervisor's `unsafe` is here, and in the trace's rings.
+//! Mechanism on x86_64: how the CPU is told. The hypervisor's `unsafe` is here, in `partita-x86-bare` below it, and in the
+//! trace's rings.
 //!
 //! What a guest *may* do is decided in `partita-x86-policy`, what all architectures share in `partita-core`.
 

@@ -19,7 +19,7 @@ use crate::memory::nested;
 use crate::memory::pool::{PAGE, Pool};
 use crate::partition::{Partition, Refusals, TraceWindow};
 use crate::set_up::Hypervisor;
-use crate::virt::PermissionMaps;
+use crate::virt::{PermissionMaps, VirtualCpu};
 use crate::{launch, println, trace};
 
 impl Hypervisor {
@@ -69,7 +69,9 @@ impl Hypervisor {
     fn fill_memory(&mut self, partition: &Partition) -> Result<(), Refusal> {
         let (number, len) = (u32::from(partition.number), partition.config.memory_bytes);
         let bundle = self.system.bundle;
-        let fill = |memory: &mut [u8]| {
+        let fill = |memory: *mut u8| {
+            // SAFETY: the window is mapped for `len` bytes, and the guest does not run yet.
+            let memory = unsafe { core::slice::from_raw_parts_mut(memory, len as usize) };
             memory.fill(0);
             for segment in bundle.segments(number) {
                 let start = segment.gpa as usize;
@@ -91,15 +93,15 @@ impl Hypervisor {
     ///
     /// # Errors
     /// If memory does not suffice or a pCPU does not take its vCPU.
-    pub fn start_partitions(&mut self) -> Result<(), Refusal> {
+    pub fn start_partitions<V: VirtualCpu>(&mut self) -> Result<(), Refusal> {
         for index in 0..self.partitions.len() {
             let Some(&partition) = self.partitions.get(index) else { break };
-            self.start(partition)?;
+            self.start::<V>(partition)?;
         }
         Ok(())
     }
 
-    fn start(&mut self, partition: &'static Partition) -> Result<(), Refusal> {
+    fn start<V: VirtualCpu>(&mut self, partition: &'static Partition) -> Result<(), Refusal> {
         let config = &partition.config;
         let maps = permission_maps(&mut self.pool, partition)?;
         let nested_root = nested::build(&mut self.pool, partition.memory_hpa, config.memory_bytes)?;
@@ -126,7 +128,7 @@ impl Hypervisor {
         partition.life.begin();
         // The first vCPU last: when its guest runs, the others already wait for their start.
         for number in (0..partition.pcpus.len()).rev() {
-            let vcpu = launch::build(&mut self.pool, partition, number, nested_root, maps)?;
+            let vcpu = launch::build::<V>(&mut self.pool, partition, number, nested_root, maps)?;
             if let Some(&pcpu) = partition.pcpus.get(number) {
                 println!("partita:   vCPU {number} on {pcpu}, APIC ID {}", percpu::public(pcpu).apic_id());
                 launch::start(pcpu, vcpu)?;

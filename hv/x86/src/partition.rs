@@ -69,30 +69,26 @@ impl Refusals {
     }
 }
 
-/// What a guest announced as its trace window, as yet unchecked but for its range.
+/// What a guest announced as its trace window, as yet unchecked but for its range: one word, so that of two vCPUs that
+/// announce at the same time one wins whole. Bits 0 to 31 the address in units of 2 MiB, bits 32 to 63 the length in
+/// pages; 0 for none.
 #[derive(Debug, Default)]
-pub struct TraceWindow {
-    gpa: AtomicU64,
-    len: AtomicU64,
-}
+pub struct TraceWindow(AtomicU64);
 
 impl TraceWindow {
-    /// Notes a window: the first one stays.
+    const ADDRESS_SHIFT: u32 = 21;
+    const LENGTH_SHIFT: u32 = 12;
+
+    /// Notes a window at a multiple of 2 MiB, of a length that is a multiple of 4 KiB: the first one stays.
     pub fn announce(&self, gpa: u64, len: u64) -> bool {
-        if self.len.load(Ordering::Relaxed) != 0 {
-            return false;
-        }
-        self.gpa.store(gpa, Ordering::Relaxed);
-        // Release: who sees the length sees the address. One vCPU of two that race here wins both words or loses
-        // its own announcement only; the window's header is checked before anyone trusts it.
-        self.len.store(len, Ordering::Release);
-        true
+        let word = gpa >> Self::ADDRESS_SHIFT | (len >> Self::LENGTH_SHIFT) << 32;
+        self.0.compare_exchange(0, word, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 
     /// The window, guest-physical address and length.
     pub fn get(&self) -> Option<(u64, u64)> {
-        let len = self.len.load(Ordering::Acquire);
-        (len != 0).then(|| (self.gpa.load(Ordering::Relaxed), len))
+        let word = self.0.load(Ordering::Relaxed);
+        (word != 0).then_some(((word & 0xFFFF_FFFF) << Self::ADDRESS_SHIFT, (word >> 32) << Self::LENGTH_SHIFT))
     }
 }
 

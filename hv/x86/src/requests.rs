@@ -7,6 +7,9 @@ use partita_x86_policy::apic_events::Requests;
 /// Not a request of anyone: set by a vCPU itself when it starts, so that its first exit looks at the word.
 const STARTED: u32 = 1 << 31;
 
+/// How often a request that has a place in the order of others tries to get it: a real-time core waits for nobody.
+const MERGE_TRIES: u32 = 64;
+
 /// A request word, in the encoding of `partita_x86_policy::apic_events`.
 #[derive(Debug, Default)]
 pub struct RequestWord(AtomicU32);
@@ -19,9 +22,21 @@ impl RequestWord {
 
     /// Adds requests. The caller kicks the vCPU afterwards.
     pub fn add(&self, later: Requests) {
-        let merge = |old: u32| Some(Requests::from_word(old).merge(later).word() | old & STARTED);
-        // Release: the target that takes the requests sees what was done before they were made.
-        let _ = self.0.fetch_update(Ordering::Release, Ordering::Relaxed, merge);
+        // Release, here and below: the target that takes the requests sees what was done before they were made.
+        if !later.init() && later.sipi_vector().is_none() {
+            self.0.fetch_or(later.word(), Ordering::Release);
+            return;
+        }
+        let mut old = self.0.load(Ordering::Relaxed);
+        for _ in 0..MERGE_TRIES {
+            let merged = Requests::from_word(old).merge(later).word() | old & STARTED;
+            match self.0.compare_exchange_weak(old, merged, Ordering::Release, Ordering::Relaxed) {
+                Ok(_) => return,
+                Err(now) => old = now,
+            }
+        }
+        // The partition's own vCPUs flood the word. An INIT or SIPI of theirs may then lose its place in their order.
+        self.0.fetch_or(later.word(), Ordering::Release);
     }
 
     /// Notes, on the vCPU's own pCPU, that it starts.

@@ -3,13 +3,15 @@
 use core::mem::{align_of, size_of};
 
 use heapless::Vec;
+use partita_abi::report::TRACE_REGION_AT;
 use partita_core::arch::PcpuId;
 use partita_core::smp_call::SmpCalls;
 use partita_core::system::PARTITIONS_MAX;
 use partita_trace::layout::{REGION_ALIGN, Region};
 
 use crate::arch::{X86, calls, set_up_calls};
-use crate::cpu::percpu::{self, BLOCK_LEN};
+use crate::cpu::features;
+use crate::cpu::percpu::{self, BLOCK_LEN, Progress};
 use crate::cpu::{self, idt, rdtsc};
 use crate::error::Refusal;
 use crate::machine::Machine;
@@ -19,7 +21,8 @@ use crate::partition::Partition;
 use crate::system::System;
 use crate::trace;
 use crate::tracer::Tracer;
-use crate::{apic, budget, clock, launch, println, svm};
+use crate::virt::VirtualCpu;
+use crate::{apic, budget, clock, launch, println};
 use partita_x86_bare::application::{self, STARTUP_PAGE, Start};
 
 /// The hypervisor, complete: what the housekeeping core holds.
@@ -56,7 +59,7 @@ impl Hypervisor {
     ///
     /// # Safety
     /// Once, on the boot pCPU, with the boot page tables in use; `machine` and `system` must be true.
-    pub unsafe fn set_up(machine: Machine, system: System) -> Result<Self, Refusal> {
+    pub unsafe fn set_up<V: VirtualCpu>(machine: Machine, system: System) -> Result<Self, Refusal> {
         let count = machine.pcpus();
         let range = system.division.pool;
         // SAFETY: the division gives this range to nobody else, and the boot page tables map it one to one.
@@ -78,18 +81,19 @@ impl Hypervisor {
         let mut space = AddressSpace::new(&mut pool)?;
         space.map(system.module.start, system.module.len, Access::Read, &mut pool)?;
         space.map(STARTUP_PAGE, PAGE as u64, Access::ReadExecute, &mut pool)?;
+        for number in 0..count as u16 {
+            space.guard(PcpuId(number));
+        }
         // SAFETY: low memory is nobody's; the boot page tables let this pCPU write there.
         unsafe { application::install(space.root()) };
         let mut hypervisor = Self { machine, system, pool, space, region, partitions: Vec::new() };
         for number in 0..count as u16 {
-            hypervisor.bring_up(PcpuId(number))?;
+            hypervisor.bring_up::<V>(PcpuId(number))?;
         }
         // SAFETY: image, pool and bundle are mapped; nothing else is used from here on.
         unsafe { hypervisor.space.activate() };
+        // Another pCPU may keep its translation: of a page that holds nothing but the start-up code, and read-only.
         hypervisor.space.unmap(STARTUP_PAGE, PAGE as u64);
-        for number in 0..count as u16 {
-            hypervisor.space.guard(PcpuId(number));
-        }
         Ok(hypervisor)
     }
 
@@ -109,10 +113,10 @@ impl Hypervisor {
             kib(self.region.header().region_len() as u64),
             kib(totals.unassigned),
         );
-        println!("partita: trace region at {:#x}", self.region.base() as u64);
+        println!("partita: {TRACE_REGION_AT} {:#x}", self.region.base() as u64);
     }
 
-    fn bring_up(&mut self, pcpu: PcpuId) -> Result<(), Refusal> {
+    fn bring_up<V: VirtualCpu>(&mut self, pcpu: PcpuId) -> Result<(), Refusal> {
         let parts = (self.region.ring(pcpu.0), self.region.histograms(pcpu.0));
         let (Some(ring), Some(histograms)) = parts else { return Err(Refusal::TooLarge("pCPUs of the trace")) };
         let host_save = self.pool.page()? as u64;
@@ -135,30 +139,40 @@ impl Hypervisor {
                 &Start {
                     apic_id: percpu::public(pcpu).apic_id(),
                     stack_top: percpu::stack_top(pcpu),
-                    entry: application_main,
+                    entry: application_main::<V>,
                     argument: pcpu.0.into(),
                     ticks_per_ms: clock::ticks_per_ms(),
                 },
-                || percpu::public(pcpu).is_online(),
+                || percpu::public(pcpu).progress() != Progress::Offline,
             )
         };
-        if online { Ok(()) } else { Err(Refusal::PcpuDead { pcpu: pcpu.0, apic_id: percpu::public(pcpu).apic_id() }) }
+        let apic_id = percpu::public(pcpu).apic_id();
+        match percpu::public(pcpu).progress() {
+            Progress::Unfit => Err(Refusal::PcpuUnfit { pcpu: pcpu.0, apic_id }),
+            _ if online => Ok(()),
+            _ => Err(Refusal::PcpuDead { pcpu: pcpu.0, apic_id }),
+        }
     }
 }
 
 /// First Rust code of a pCPU other than the boot one: it gets ready, says so, and serves until it gets a vCPU.
-extern "C" fn application_main(_pcpu: u64) -> ! {
+extern "C" fn application_main<V: VirtualCpu>(_pcpu: u64) -> ! {
     idt::load();
+    let public = percpu::public(percpu::private().id);
+    if features::read().check().is_err() {
+        public.set_progress(Progress::Unfit);
+        cpu::halt_forever();
+    }
     apic::enable();
-    // SAFETY: discovery made sure of SVM on the boot pCPU; the page is this pCPU's alone.
-    unsafe { svm::enable(percpu::private().host_save.get()) };
+    // SAFETY: this pCPU has the extension, as was checked above; the page is its alone.
+    unsafe { V::enable(percpu::private().host_save.get()) };
     let Some(calls) = calls() else { cpu::halt_forever() };
     calls.init_smp_call();
-    percpu::public(percpu::private().id).set_online();
+    public.set_progress(Progress::Online);
     loop {
         x86_64::instructions::interrupts::disable();
         calls.handle_smp_call(rdtsc());
-        launch::run_if_asked();
+        launch::run_if_asked::<V>();
         x86_64::instructions::interrupts::enable_and_hlt();
     }
 }

@@ -69,13 +69,22 @@ fn divide(config: &SystemConfig, boot: &BootInfo, module: Module, machine: &Mach
     let usable: Vec<Range, MEMORY_RANGES_MAX> = boot.memory.iter().map(|r| Range::at(r.start, r.len)).collect();
     let module_start = module.start & !(PAGE as u64 - 1);
     let module_end = (module.start + module.len).next_multiple_of(PAGE as u64);
-    let reserved = [
+    let mut reserved: Vec<(Owner, Range), { MEMORY_RANGES_MAX + 3 }> =
+        boot.reserved.iter().map(|r| (Owner::Firmware, Range::at(r.start, r.len))).collect();
+    let own = [
         (Owner::Firmware, Range::at(0, LOW_MEMORY)),
         (Owner::Hypervisor, machine::image()),
         (Owner::Bundle, Range::at(module_start, module_end - module_start)),
     ];
+    reserved.extend_from_slice(&own).map_err(|_| Refusal::TooLarge("ranges of reserved memory"))?;
     let wanted: Vec<Wanted, PARTITIONS_MAX> =
         config.partitions.iter().map(|p| Wanted { bytes: p.memory_bytes, at: p.memory_at }).collect();
-    let pool_bytes = budget::pool_bytes(config, machine.pcpus());
-    Ok(memory::divide(&Request { usable: &usable, reserved: &reserved, pool_bytes, partitions: &wanted })?)
+    let request = Request {
+        usable: &usable,
+        reserved: &reserved,
+        pool_bytes: budget::pool_bytes(config, machine.pcpus(), module.len),
+        pool_end: BOOT_MAPPED_END,
+        partitions: &wanted,
+    };
+    Ok(memory::divide(&request)?)
 }

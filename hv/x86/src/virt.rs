@@ -5,9 +5,11 @@
 
 use partita_core::system::Entry;
 use partita_trace::names::ExitReason;
+use partita_x86_policy::cpuid::HypercallInstruction;
 use partita_x86_policy::ports::IoAccess;
 
 use crate::memory::pool::{Pool, PoolExhausted};
+use crate::vcpu::Vcpu;
 
 /// The guest's general-purpose registers, but for RSP and RAX, which the contract has functions for. The order is
 /// that of the entry code: what is popped last before an entry is pushed first after the exit.
@@ -38,6 +40,10 @@ pub enum Exception {
     InvalidOpcode,
     /// #GP with error code 0.
     GeneralProtection,
+    /// #DB, with DR6 as the CPU left it.
+    Debug,
+    /// #AC with error code 0.
+    AlignmentCheck,
 }
 
 /// What a guest did that needs the hypervisor, in the terms that the handlers share.
@@ -62,8 +68,10 @@ pub enum Exit {
     Nmi,
     /// The guest is about to return from its NMI handler.
     NmiReturn,
-    /// The single step that the hypervisor asked for has been made.
-    Stepped,
+    /// #DB: the single step that the hypervisor asked for has been made, or the guest's own.
+    Debug,
+    /// #AC, the guest's own.
+    Alignment,
     /// An access outside the guest's memory.
     NestedPageFault {
         /// Guest-physical address.
@@ -86,14 +94,32 @@ pub enum Exit {
 }
 
 /// A vendor's virtual CPU. All functions are for the pCPU it runs on.
-pub trait VirtualCpu: 'static {
+pub trait VirtualCpu: Sized + 'static {
+    /// How its guests call the hypervisor.
+    const HYPERCALL: HypercallInstruction;
+
+    /// Switches the extension on, on this pCPU, with a page of its own at this physical address.
+    ///
+    /// # Safety
+    /// The CPU must have the extension, and the page belong to this pCPU alone.
+    unsafe fn enable(page: u64);
+
+    /// Holds back interrupts of every kind, from now on but while a guest runs.
+    fn hold_back();
+
+    /// Enters the loop of a vCPU, for ever. The stack begins anew below `frame`.
+    ///
+    /// # Safety
+    /// The extension is on and interrupts of every kind held back; `frame` is the address of
+    /// [`EXIT_FRAME_LEN`](crate::cpu::percpu::EXIT_FRAME_LEN) bytes above this pCPU's stack; the vCPU is complete and used
+    /// by nobody else.
+    unsafe fn run(frame: u64, vcpu: *mut Vcpu<Self>, registers: GuestRegisters) -> !;
+
     /// Carves and fills what a vCPU needs. `maps` are its partition's.
     ///
     /// # Errors
     /// If the pool is exhausted.
-    fn new(pool: &mut Pool, nested_root: u64, maps: PermissionMaps) -> Result<Self, PoolExhausted>
-    where
-        Self: Sized;
+    fn new(pool: &mut Pool, nested_root: u64, maps: PermissionMaps) -> Result<Self, PoolExhausted>;
 
     /// RAX.
     fn rax(&self) -> u64;
@@ -129,8 +155,10 @@ pub trait VirtualCpu: 'static {
     fn watch_nmi_return(&mut self, on: bool);
     /// Begins the single step that tells when the guest has returned from its NMI handler.
     fn step_nmi_return(&mut self);
-    /// Ends it.
-    fn end_step(&mut self);
+    /// Whether the last instruction holds interrupts back until the next one is done (STI, MOV SS).
+    fn in_shadow(&self) -> bool;
+    /// Makes it so again.
+    fn enter_shadow(&mut self);
 
     /// Sets the state of a first vCPU, and its registers.
     fn start_at(&mut self, entry: &Entry, registers: &mut GuestRegisters);
@@ -171,7 +199,8 @@ impl Exit {
             Self::Hypercall => ExitReason::Hypercall,
             Self::Nmi => ExitReason::Kick,
             Self::NmiReturn => ExitReason::NmiReturn,
-            Self::Stepped => ExitReason::DebugTrap,
+            Self::Debug => ExitReason::DebugTrap,
+            Self::Alignment => ExitReason::Exception,
             Self::NestedPageFault { .. } => ExitReason::NestedPageFault,
             Self::Shutdown => ExitReason::Shutdown,
             Self::Skip(_) | Self::Absent | Self::Refused => ExitReason::VirtInstruction,

@@ -41,6 +41,8 @@ pub struct Request<'a> {
     pub reserved: &'a [(Owner, Range)],
     /// Bytes that the hypervisor wants for itself, in one piece.
     pub pool_bytes: u64,
+    /// Where that piece has to end at the latest, host-physical: what the boot mappings reach.
+    pub pool_end: u64,
     /// What each partition wants.
     pub partitions: &'a [Wanted],
 }
@@ -110,6 +112,13 @@ pub enum DivideError {
         missing: u64,
     },
     /// No free range is large enough for the hypervisor.
+    NoLowRoomForHypervisor {
+        /// What it wants.
+        bytes: u64,
+        /// Where it has to end.
+        end: u64,
+    },
+    /// There is no range that the hypervisor's own memory fits into.
     NoRoomForHypervisor {
         /// Bytes it wants.
         bytes: u64,
@@ -160,6 +169,10 @@ impl core::fmt::Display for DivideError {
                 "partition {partition}: {} of memory do not fit, {} are missing; give the machine more or the partitions less",
                 KiB(bytes),
                 KiB(missing)
+            ),
+            Self::NoLowRoomForHypervisor { bytes, end } => write!(
+                f,
+                "no room below {end:#x} for the hypervisor's own {bytes} bytes; put partitions with memory_at higher"
             ),
             Self::NoRoomForHypervisor { bytes, missing } => write!(
                 f,
@@ -218,6 +231,10 @@ pub fn divide(request: &Request<'_>) -> Result<Division, DivideError> {
     let bytes = request.pool_bytes;
     let missing = bytes.saturating_sub(free.largest(MEMORY_GRANULE));
     let pool = free.find(bytes, MEMORY_GRANULE).ok_or(DivideError::NoRoomForHypervisor { bytes, missing })?;
+    // The lowest place that is large enough was taken.
+    if pool.end > request.pool_end {
+        return Err(DivideError::NoLowRoomForHypervisor { bytes, end: request.pool_end });
+    }
     totals.hypervisor += free.take(&pool)?;
 
     let mut by_size: Vec<(usize, u64), PARTITIONS_MAX> = Vec::new();

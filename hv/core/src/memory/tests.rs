@@ -21,7 +21,7 @@ const RESERVED: [(Owner, Range); 3] = [
 ];
 
 fn divide_pc(partitions: &[Wanted]) -> Result<Division, DivideError> {
-    divide(&Request { usable: &USABLE, reserved: &RESERVED, pool_bytes: 3 * MIB, partitions })
+    divide(&Request { usable: &USABLE, reserved: &RESERVED, pool_bytes: 3 * MIB, pool_end: u64::MAX, partitions })
 }
 
 #[test]
@@ -45,7 +45,9 @@ fn what_is_missing_is_said() {
     assert!(error.to_string().contains("10 MiB are missing"), "{error}");
 
     let pool_bytes = 600 * MIB;
-    let error = divide(&Request { usable: &USABLE, reserved: &RESERVED, pool_bytes, partitions: &[] }).unwrap_err();
+    let error =
+        divide(&Request { usable: &USABLE, reserved: &RESERVED, pool_bytes, pool_end: u64::MAX, partitions: &[] })
+            .unwrap_err();
     assert_eq!(error, DivideError::NoRoomForHypervisor { bytes: pool_bytes, missing: (600 - largest) * MIB });
 }
 
@@ -72,7 +74,7 @@ fn odd_sizes_and_addresses_are_refused() {
 #[test]
 fn a_map_with_too_many_holes_is_refused() {
     let holes: Vec<Range, 200> = (0..200).map(|n| Range::at(n * 4 * MIB, MIB)).collect();
-    let request = Request { usable: &holes, reserved: &[], pool_bytes: 0, partitions: &[] };
+    let request = Request { usable: &holes, reserved: &[], pool_bytes: 0, pool_end: u64::MAX, partitions: &[] };
     assert_eq!(divide(&request).unwrap_err(), DivideError::TooManyRanges);
 }
 
@@ -97,7 +99,7 @@ proptest! {
     ) {
         let owners = [Owner::Hypervisor, Owner::Bundle, Owner::Firmware];
         let reserved: std::vec::Vec<_> = owners.into_iter().cycle().zip(reserved).collect();
-        let request = Request { usable: &usable, reserved: &reserved, pool_bytes, partitions: &partitions };
+        let request = Request { usable: &usable, reserved: &reserved, pool_bytes, pool_end: u64::MAX, partitions: &partitions };
         let result = divide(&request);
         prop_assert_eq!(&result, &divide(&request));
         let Ok(division) = result else { return Ok(()) };
@@ -127,7 +129,7 @@ proptest! {
     #[test]
     fn a_partition_that_is_refused_does_fit_nowhere(usable in ranges(), granules in 1u64..60) {
         let bytes = granules * MEMORY_GRANULE;
-        let request = Request { usable: &usable, reserved: &[], pool_bytes: 0, partitions: &[any(bytes)] };
+        let request = Request { usable: &usable, reserved: &[], pool_bytes: 0, pool_end: u64::MAX, partitions: &[any(bytes)] };
         let is_ram = |at: u64| usable.iter().any(|ram| ram.start <= at && at < ram.end);
         let fits = (0..300).any(|first| {
             (0..granules * 4).all(|half| is_ram(first * MEMORY_GRANULE + half * MIB / 2))
@@ -135,4 +137,14 @@ proptest! {
         // Without any RAM, not even an empty pool has a place.
         prop_assert_eq!(divide(&request).is_ok(), fits);
     }
+}
+
+#[test]
+fn the_hypervisors_memory_stays_below_its_end() {
+    let usable = [Range::at(0, 4 * MIB), Range::at(8 * MIB, 64 * MIB)];
+    let request = |pool_end| Request { usable: &usable, reserved: &[], pool_bytes: 6 * MIB, pool_end, partitions: &[] };
+    assert_eq!(divide(&request(14 * MIB)).unwrap().pool, Range::at(8 * MIB, 6 * MIB));
+    let error = divide(&request(14 * MIB - 1)).unwrap_err();
+    assert_eq!(error, DivideError::NoLowRoomForHypervisor { bytes: 6 * MIB, end: 14 * MIB - 1 });
+    assert!(error.to_string().contains("memory_at"), "{error}");
 }

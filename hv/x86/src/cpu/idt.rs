@@ -11,15 +11,19 @@ use partita_x86_bare::apic::SPURIOUS_VECTOR;
 use partita_x86_bare::exceptions::{self, ExceptionFrame};
 use spin::Once;
 use x86_64::VirtAddr;
-use x86_64::structures::idt::InterruptDescriptorTable;
+use x86_64::structures::idt::{Entry, HandlerFunc, InterruptDescriptorTable};
 
 use super::{end_run, rdtsc};
 use crate::console;
 
 /// Vector of the local APIC timer of the housekeeping pCPU.
 pub const TIMER_VECTOR: u8 = 0x40;
-/// Vectors from here on are interrupts'.
+/// Vectors from here on are interrupts' only.
 const FIRST_INTERRUPT: u8 = 32;
+/// The lowest vector that a local APIC delivers.
+const LOWEST_INTERRUPT: u8 = 16;
+const NMI: u8 = 2;
+const GENERAL_PROTECTION: u8 = 13;
 /// Vector that kicks a pCPU whose local APIC is the hypervisor's.
 pub const KICK_VECTOR: u8 = 0x41;
 
@@ -46,6 +50,37 @@ nmi_stub:
 2:  pop rcx
     pop rax
     iretq
+
+    // Writes MSR EDI with RSI; EAX tells whether it faulted.
+    .align 16
+    .global try_write_msr
+try_write_msr:
+    mov ecx, edi
+    mov eax, esi
+    mov rdx, rsi
+    shr rdx, 32
+try_write_msr_at:
+    wrmsr
+    xor eax, eax
+    ret
+try_write_msr_faulted:
+    mov eax, 1
+    ret
+
+    // #GP: expected in one place only.
+    .align 16
+general_protection_stub:
+    push rax
+    lea rax, [rip + try_write_msr_at]
+    cmp [rsp + 16], rax
+    lea rax, [rip + try_write_msr_faulted]
+    jne 4f
+    mov [rsp + 16], rax
+    pop rax
+    add rsp, 8
+    iretq
+4:  pop rax
+    jmp exception_stubs + 13 * 16
 
     // Halts with interrupts off until an NMI comes, unless the word at RDI, which the NMI handler sets, is set.
     .align 16
@@ -94,6 +129,8 @@ unsafe extern "C" {
     static timer_stub: u8;
     static kick_stub: u8;
     static spurious_stub: u8;
+    static general_protection_stub: u8;
+    fn try_write_msr(msr: u32, value: u64) -> u32;
     fn park_until_nmi(nmi_seen: *const AtomicU32);
 }
 
@@ -109,62 +146,71 @@ pub fn park_while(check: impl Fn() -> bool) {
     }
 }
 
+/// The CPU refused a write to a model-specific register.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MsrRefused;
+
+/// Writes a model-specific register that this CPU may not have, or whose value it may not take.
+///
+/// # Errors
+/// If the CPU refuses it (#GP).
+///
+/// # Safety
+/// A write that the CPU accepts must not break memory safety.
+pub unsafe fn write_msr_checked(msr: u32, value: u64) -> Result<(), MsrRefused> {
+    // SAFETY: a #GP at the write comes back as a result; by the contract above.
+    if unsafe { try_write_msr(msr, value) } == 0 { Ok(()) } else { Err(MsrRefused) }
+}
+
 /// Time-stamp of the last timer interrupt; 0 if none came since it was cleared.
 pub static TIMER_FIRED: AtomicU64 = AtomicU64::new(0);
 
-/// Of the housekeeping pCPU, and of all others.
-static IDTS: [Once<InterruptDescriptorTable>; 2] = [const { Once::new() }; 2];
+/// Of the housekeeping pCPU, of all others, and for draining.
+static TABLES: [Once<InterruptDescriptorTable>; 3] = [const { Once::new() }; 3];
 
 /// Loads the descriptor table on this pCPU.
 pub fn load() {
-    let [housekeeping, others] = &IDTS;
+    let [housekeeping, others, _] = &TABLES;
     if super::percpu::private().id == PcpuId(0) {
-        housekeeping.call_once(|| build(true)).load();
+        housekeeping.call_once(|| build(FIRST_INTERRUPT, true)).load();
     } else {
-        others.call_once(|| build(false)).load();
+        others.call_once(|| build(FIRST_INTERRUPT, false)).load();
     }
 }
 
-fn build(has_timer: bool) -> InterruptDescriptorTable {
-    let mut idt = InterruptDescriptorTable::new();
-    let stub = |vector| VirtAddr::new(exceptions::stub(vector));
-    let at = |symbol: *const u8| VirtAddr::new(symbol as u64);
-    // SAFETY: every address is that of a stub written for its vector: with the right error code, in the
-    // hypervisor's code segment, and returning by IRETQ or not at all.
-    unsafe {
-        idt.divide_error.set_handler_addr(stub(0));
-        idt.debug.set_handler_addr(stub(1));
-        idt.non_maskable_interrupt.set_handler_addr(at(&raw const nmi_stub));
-        idt.breakpoint.set_handler_addr(stub(3));
-        idt.overflow.set_handler_addr(stub(4));
-        idt.bound_range_exceeded.set_handler_addr(stub(5));
-        idt.invalid_opcode.set_handler_addr(stub(6));
-        idt.device_not_available.set_handler_addr(stub(7));
-        idt.double_fault.set_handler_addr(stub(8));
-        idt.invalid_tss.set_handler_addr(stub(10));
-        idt.segment_not_present.set_handler_addr(stub(11));
-        idt.stack_segment_fault.set_handler_addr(stub(12));
-        idt.general_protection_fault.set_handler_addr(stub(13));
-        idt.page_fault.set_handler_addr(stub(14));
-        idt.x87_floating_point.set_handler_addr(stub(16));
-        idt.alignment_check.set_handler_addr(stub(17));
-        idt.machine_check.set_handler_addr(stub(18));
-        idt.simd_floating_point.set_handler_addr(stub(19));
-        idt.virtualization.set_handler_addr(stub(20));
-        idt.cp_protection_exception.set_handler_addr(stub(21));
-        idt.hv_injection_exception.set_handler_addr(stub(28));
-        idt.vmm_communication_exception.set_handler_addr(stub(29));
-        idt.security_exception.set_handler_addr(stub(30));
-        // What was meant for a guest that is no more only has to be ended.
-        for vector in FIRST_INTERRUPT..=u8::MAX {
-            idt[vector].set_handler_addr(at(&raw const kick_stub));
-        }
-        if has_timer {
-            idt[TIMER_VECTOR].set_handler_addr(at(&raw const timer_stub));
-        }
-        idt[SPURIOUS_VECTOR].set_handler_addr(at(&raw const spurious_stub));
+/// Runs `drain` with a descriptor table that takes every vector that an interrupt can have for an interrupt: a guest can have
+/// sent itself those that are exceptions otherwise. `drain` causes no exception.
+pub fn while_draining(drain: impl FnOnce()) {
+    let [.., draining] = &TABLES;
+    draining.call_once(|| build(LOWEST_INTERRUPT, false)).load();
+    drain();
+    load();
+}
+
+/// A table in which vectors from `first_interrupt` on are interrupts', to be ended and forgotten.
+fn build(first_interrupt: u8, has_timer: bool) -> InterruptDescriptorTable {
+    let mut table = InterruptDescriptorTable::new();
+    let gates = (&raw mut table).cast::<Entry<HandlerFunc>>();
+    let set = |vector: u8, handler: u64| {
+        // SAFETY: the table is an array of 256 gates, whatever type of handler each is declared with; every address is that
+        // of a stub written for its vector: with the right error code, in the hypervisor's code segment, and returning by
+        // IRETQ or not at all.
+        unsafe { (*gates.add(usize::from(vector))).set_handler_addr(VirtAddr::new(handler)) };
+    };
+    for vector in 0..first_interrupt {
+        set(vector, exceptions::stub(vector));
     }
-    idt
+    set(NMI, &raw const nmi_stub as u64);
+    set(GENERAL_PROTECTION, &raw const general_protection_stub as u64);
+    // What was meant for a guest that is no more only has to be ended.
+    for vector in first_interrupt..=u8::MAX {
+        set(vector, &raw const kick_stub as u64);
+    }
+    if has_timer {
+        set(TIMER_VECTOR, &raw const timer_stub as u64);
+    }
+    set(SPURIOUS_VECTOR, &raw const spurious_stub as u64);
+    table
 }
 
 /// Masks every line of the legacy 8259 interrupt controllers, whose vectors are exceptions' until someone programs

@@ -159,12 +159,26 @@ pub enum KickMode {
     Nmi = 1,
 }
 
+/// How far a pCPU has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Progress {
+    /// Not started, or not there yet.
+    Offline = 0,
+    /// Serves calls.
+    Online = 1,
+    /// Has handed its local APIC over, and runs its vCPU.
+    RunsVcpu = 2,
+    /// Lacks what the boot pCPU has.
+    Unfit = 3,
+}
+
 /// What other pCPUs may see and change of a pCPU.
 #[derive(Debug)]
 pub struct Public {
     apic_id: AtomicU32,
     kick_mode: AtomicU8,
-    online: AtomicU8,
+    progress: AtomicU8,
     /// Requests to its vCPU.
     pub requests: RequestWord,
 }
@@ -173,7 +187,7 @@ static PUBLIC: [Public; PCPUS_MAX] = [const {
     Public {
         apic_id: AtomicU32::new(0),
         kick_mode: AtomicU8::new(KickMode::Vector as u8),
-        online: AtomicU8::new(0),
+        progress: AtomicU8::new(Progress::Offline as u8),
         requests: RequestWord::new(),
     }
 }; PCPUS_MAX];
@@ -208,13 +222,18 @@ impl Public {
         self.kick_mode.store(mode as u8, Ordering::Release);
     }
 
-    /// Whether it has come up.
-    pub fn is_online(&self) -> bool {
-        self.online.load(Ordering::Acquire) != 0
+    /// How far it has come.
+    pub fn progress(&self) -> Progress {
+        match self.progress.load(Ordering::Acquire) {
+            1 => Progress::Online,
+            2 => Progress::RunsVcpu,
+            3 => Progress::Unfit,
+            _ => Progress::Offline,
+        }
     }
 
-    /// Says that it has come up: by itself.
-    pub fn set_online(&self) {
-        self.online.store(1, Ordering::Release);
+    /// Says how far it has come: by itself.
+    pub fn set_progress(&self, progress: Progress) {
+        self.progress.store(progress as u8, Ordering::Release);
     }
 }

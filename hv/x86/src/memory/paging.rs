@@ -2,7 +2,7 @@
 //!
 //! Text is read-only and executable, constants read-only, everything else without execute. Stacks have an
 //! unmapped page below them. The memory of partitions is not mapped, except in a window while it is being loaded
-//! or looked at, and that only on the boot pCPU.
+//! or looked at. All pCPUs share the tables, but only the boot pCPU opens the window, and no other knows of it.
 
 use x86_64::structures::paging::mapper::MapToError;
 use x86_64::structures::paging::{
@@ -118,7 +118,6 @@ impl AddressSpace {
         }
         let (start, len) = pool.range();
         space.map(start, len, Access::ReadWrite, pool)?;
-        space.guard(PcpuId(0));
         Ok(space)
     }
 
@@ -196,14 +195,14 @@ impl AddressSpace {
     /// If the pool cannot hold the tables.
     ///
     /// # Safety
-    /// The range must be the memory of a partition. Its guest may change it meanwhile if it runs: then `look` must
-    /// not keep references to it across reads.
+    /// The range must be the memory of a partition. Its guest may change it meanwhile if it runs: then `look` must read
+    /// it by volatile reads, and make no references to it.
     pub unsafe fn with_window<T>(
         &mut self,
         hpa: u64,
         len: u64,
         pool: &mut Pool,
-        look: impl FnOnce(&mut [u8]) -> T,
+        look: impl FnOnce(*mut u8) -> T,
     ) -> Result<T, MapError> {
         let pages = len.div_ceil(Size2MiB::SIZE);
         let page_at = |n| Page::<Size2MiB>::containing_address(VirtAddr::new_truncate(WINDOW + n * Size2MiB::SIZE));
@@ -214,10 +213,7 @@ impl AddressSpace {
             mapped = self.map_page(page_at(count), frame, Access::ReadWrite.flags(), pool);
             count += 1;
         }
-        let result = mapped.map(|()| {
-            // SAFETY: the window is mapped for `len` bytes, and by the contract above.
-            look(unsafe { core::slice::from_raw_parts_mut(WINDOW as *mut u8, len as usize) })
-        });
+        let result = mapped.map(|()| look(WINDOW as *mut u8));
         for n in 0..count {
             if let Ok((_, flush)) = self.tables.unmap(page_at(n)) {
                 flush.flush();

@@ -1,13 +1,16 @@
 //! A vCPU of SVM, behind the virtualisation contract.
 
 use partita_core::system::Entry;
+use partita_x86_policy::cpuid::HypercallInstruction;
 use partita_x86_policy::ports::IoAccess;
 use partita_x86_policy::svm_exit::SvmExit;
 
+use super::entry::{self, ExitFrame};
 use super::vmcb::{Intercepts, Segment, TLB_FLUSH_ALL, Vmcb, event};
-use super::{clgi, entry, stgi};
+use super::{clgi, enable, stgi};
 use crate::cpu::idt;
 use crate::memory::pool::{Pool, PoolExhausted};
+use crate::vcpu::Vcpu;
 use crate::virt::{Exception, Exit, GuestRegisters, PermissionMaps, VirtualCpu};
 
 const EFER_LME: u64 = 1 << 8;
@@ -23,7 +26,11 @@ const RFLAGS_TF: u64 = 1 << 8;
 const DR6_RESET: u64 = 0xFFFF_0FF0;
 const DR7_RESET: u64 = 0x400;
 const PAT_RESET: u64 = 0x0007_0406_0007_0406;
-const DEBUG_VECTOR: u32 = 1;
+/// Exceptions that are always intercepted: #DB and #AC, whose delivery can fault for ever without an instruction boundary,
+/// and with it without an exit for an NMI.
+const ALWAYS_INTERCEPTED: u32 = 1 << DEBUG_VECTOR | 1 << ALIGNMENT_VECTOR;
+const DEBUG_VECTOR: u8 = 1;
+const ALIGNMENT_VECTOR: u8 = 17;
 /// Exit code of RDPMC: the guest has no performance counters.
 const RDPMC: u64 = 0x6F;
 
@@ -64,7 +71,8 @@ impl SvmVcpu {
             SvmExit::Vmmcall => Exit::Hypercall,
             SvmExit::Nmi => Exit::Nmi,
             SvmExit::Iret => Exit::NmiReturn,
-            SvmExit::Exception { vector } if u32::from(vector) == DEBUG_VECTOR => Exit::Stepped,
+            SvmExit::Exception { vector: DEBUG_VECTOR } => Exit::Debug,
+            SvmExit::Exception { vector: ALIGNMENT_VECTOR } => Exit::Alignment,
             SvmExit::Npf(info) => Exit::NestedPageFault { gpa: control.exit_info_2, detail: info.0 },
             SvmExit::Shutdown => Exit::Shutdown,
             SvmExit::CacheFlush => Exit::Skip(2),
@@ -95,7 +103,7 @@ impl SvmVcpu {
         control.event_inj = 0;
         control.tlb_control = TLB_FLUSH_ALL;
         control.intercept_iret(false);
-        control.intercept_exceptions = 0;
+        control.intercept_exceptions = ALWAYS_INTERCEPTED;
     }
 
     fn load(&self) {
@@ -109,6 +117,27 @@ fn flat(selector: u16, attributes: u16) -> Segment {
 }
 
 impl VirtualCpu for SvmVcpu {
+    const HYPERCALL: HypercallInstruction = HypercallInstruction::Vmmcall;
+
+    unsafe fn enable(page: u64) {
+        // SAFETY: by the contract of the trait.
+        unsafe { enable(page) };
+    }
+
+    fn hold_back() {
+        clgi();
+    }
+
+    unsafe fn run(frame: u64, vcpu: *mut Vcpu<Self>, registers: GuestRegisters) -> ! {
+        let frame = frame as *mut ExitFrame;
+        // SAFETY: by the contract of the trait.
+        unsafe {
+            let vmcb = (*vcpu).cpu.vmcb_address();
+            frame.write(ExitFrame { registers, vmcb, vcpu });
+            entry::run(frame)
+        }
+    }
+
     fn new(pool: &mut Pool, nested_root: u64, maps: PermissionMaps) -> Result<Self, PoolExhausted> {
         let page = pool.page()?.cast::<Vmcb>();
         // SAFETY: a zeroed page of the pool, which nobody else has, is an empty VMCB.
@@ -182,6 +211,8 @@ impl VirtualCpu for SvmVcpu {
         self.vmcb.control.event_inj = match exception {
             Exception::InvalidOpcode => event::EXCEPTION | 6,
             Exception::GeneralProtection => event::EXCEPTION | event::ERROR_CODE | 13,
+            Exception::Debug => event::EXCEPTION | u64::from(DEBUG_VECTOR),
+            Exception::AlignmentCheck => event::EXCEPTION | event::ERROR_CODE | u64::from(ALIGNMENT_VECTOR),
         };
     }
 
@@ -201,12 +232,15 @@ impl VirtualCpu for SvmVcpu {
 
     fn step_nmi_return(&mut self) {
         self.vmcb.control.intercept_iret(false);
-        self.vmcb.control.intercept_exceptions |= 1 << DEBUG_VECTOR;
         self.vmcb.save.rflags |= RFLAGS_TF;
     }
 
-    fn end_step(&mut self) {
-        self.vmcb.control.intercept_exceptions &= !(1 << DEBUG_VECTOR);
+    fn in_shadow(&self) -> bool {
+        self.vmcb.control.interrupt_shadow & 1 != 0
+    }
+
+    fn enter_shadow(&mut self) {
+        self.vmcb.control.interrupt_shadow = 1;
     }
 
     fn start_at(&mut self, entry: &Entry, registers: &mut GuestRegisters) {

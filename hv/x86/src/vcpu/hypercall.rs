@@ -9,6 +9,7 @@ use partita_x86_policy::vmware;
 
 use super::{About, Vcpu};
 use crate::cpu::rdtsc;
+use crate::memory::pool::PAGE;
 use crate::trace;
 use crate::virt::{Exception, GuestRegisters, VirtualCpu};
 
@@ -65,7 +66,10 @@ impl<V: VirtualCpu> Vcpu<V> {
     }
 
     fn trace_window(&mut self, gpa: u64, len: u64) -> u64 {
-        let sane = gpa.is_multiple_of(REGION_ALIGN as u64) && len >= HEADER_LEN as u64 && self.partition.owns(gpa, len);
+        let sane = gpa.is_multiple_of(REGION_ALIGN as u64)
+            && len >= HEADER_LEN as u64
+            && len.is_multiple_of(PAGE as u64)
+            && self.partition.owns(gpa, len);
         if !sane {
             self.note_refusal(PolicyKind::Hypercall, TRACE_WINDOW.into(), gpa);
             return INVALID;

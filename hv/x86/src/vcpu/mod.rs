@@ -41,6 +41,9 @@ pub struct Vcpu<V> {
     pub efer_writable: u64,
     /// Whether it runs or waits for its start, and where it is with NMIs.
     pub events: VcpuEvents,
+    /// Whether its guest's NMI came in an interrupt shadow, which the guest gets back behind its IRET: else the interrupt
+    /// that a `sti; hlt` waits for could come before the HLT, and never again.
+    pub shadow_behind_nmi: bool,
     /// The clock chip that its guest sees.
     pub cmos: Cmos,
 }
@@ -78,8 +81,9 @@ impl<V: VirtualCpu> Vcpu<V> {
             }
             _ => (exit.reason(), self.rare(exit)),
         };
+        let mut entered = entered;
         if self.has_news() {
-            self.serve(registers, entered);
+            entered = self.serve(registers, entered);
         }
         let ticks = rdtsc().wrapping_sub(entered);
         let event = Event::Exit { reason, detail16: about.low, ticks, detail: about.wide };
@@ -112,8 +116,14 @@ impl<V: VirtualCpu> Vcpu<V> {
                 self.nmi_returns();
                 About::wide(rip)
             }
-            Exit::Stepped => {
-                self.nmi_returned();
+            Exit::Debug => {
+                if !self.nmi_returned() {
+                    self.cpu.inject_exception(Exception::Debug);
+                }
+                About::wide(rip)
+            }
+            Exit::Alignment => {
+                self.cpu.inject_exception(Exception::AlignmentCheck);
                 About::wide(rip)
             }
             Exit::NestedPageFault { gpa, detail } => {

@@ -7,7 +7,7 @@ use partita_x86_policy::msr_values::{
 };
 
 use super::{About, Vcpu};
-use crate::cpu;
+use crate::cpu::idt::write_msr_checked;
 use crate::virt::{Exception, GuestRegisters, VirtualCpu};
 
 /// Length of RDMSR and WRMSR.
@@ -57,17 +57,16 @@ impl<V: VirtualCpu> Vcpu<V> {
                         self.note_refusal(PolicyKind::MsrWrite, msr.into(), value);
                     }
                     // SAFETY: an entry of the local vector table that the policy names, with fixed delivery: it can
-                    // only interrupt this guest.
-                    unsafe { cpu::write_msr(msr, lvt.value) };
-                    true
+                    // only interrupt this guest. The CPU need not have it.
+                    unsafe { write_msr_checked(msr, lvt.value) }.is_ok()
                 }
                 Err(_) => false,
             },
             MsrWrite::LvtTimer => match lvt_timer_write(value) {
                 Ok(lvt) => {
-                    // SAFETY: the timer's entry without a delivery mode: it can only interrupt this guest.
-                    unsafe { cpu::write_msr(msr, lvt) };
-                    true
+                    // SAFETY: the timer's entry without a delivery mode: it can only interrupt this guest. The CPU need
+                    // not have the timer's mode.
+                    unsafe { write_msr_checked(msr, lvt) }.is_ok()
                 }
                 Err(_) => false,
             },

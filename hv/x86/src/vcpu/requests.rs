@@ -12,9 +12,10 @@ use crate::{apic, trace};
 
 impl<V: VirtualCpu> Vcpu<V> {
     /// Serves what is asked. Returns when the guest may be entered: a vCPU that waits for its start, or has ended, stays
-    /// here, and goes on serving its pCPU's SMP calls.
+    /// here, and goes on serving its pCPU's SMP calls. Gives the time at which it last began to work: `entered`, or when it
+    /// was last woken, so that what it slept is not counted as its work.
     #[cold]
-    pub fn serve(&mut self, registers: &mut GuestRegisters, entered: u64) {
+    pub fn serve(&mut self, registers: &mut GuestRegisters, entered: u64) -> u64 {
         let mut entered = entered;
         loop {
             self.inbox.handle_smp_call(entered);
@@ -23,7 +24,7 @@ impl<V: VirtualCpu> Vcpu<V> {
                 if self.requests.peek() != 0 {
                     kick(X86::pcpu());
                 }
-                return;
+                return entered;
             }
             let (requests, just_started) = self.requests.take();
             if just_started {
@@ -33,14 +34,26 @@ impl<V: VirtualCpu> Vcpu<V> {
                 V::let_in(apic::reset);
             }
             match self.events.on_request(requests, self.cpu.rip()) {
-                VcpuAction::Enter => return,
-                VcpuAction::InjectNmi => return self.inject_nmi(),
-                VcpuAction::StepOverIret => return self.cpu.step_nmi_return(),
-                VcpuAction::Start { vector } => {
-                    self.cpu.start_up(vector, registers);
-                    return self.requests.note_start();
+                VcpuAction::Enter => return entered,
+                VcpuAction::InjectNmi => {
+                    self.inject_nmi();
+                    return entered;
                 }
-                VcpuAction::Wait | VcpuAction::Stop => {
+                VcpuAction::StepOverIret => {
+                    self.cpu.step_nmi_return();
+                    return entered;
+                }
+                VcpuAction::Start { vector } => {
+                    self.shadow_behind_nmi = false;
+                    self.cpu.start_up(vector, registers);
+                    self.requests.note_start();
+                    return entered;
+                }
+                action @ (VcpuAction::Wait | VcpuAction::Stop) => {
+                    if action == VcpuAction::Stop {
+                        // Its timer has nobody to interrupt any more.
+                        apic::hand_over();
+                    }
                     let (requests, inbox) = (self.requests, self.inbox);
                     V::park_while(|| requests.peek() == 0 && !inbox.has_pending());
                     entered = rdtsc();
@@ -58,6 +71,7 @@ impl<V: VirtualCpu> Vcpu<V> {
     fn inject_nmi(&mut self) {
         let another = self.events.nmi() == NmiState::BlockedPending;
         trace::record(rdtsc(), Event::NmiInjected { another, rip: self.cpu.rip() });
+        self.shadow_behind_nmi |= self.cpu.in_shadow();
         self.cpu.inject_nmi();
     }
 
@@ -65,14 +79,25 @@ impl<V: VirtualCpu> Vcpu<V> {
     pub(super) fn nmi_returns(&mut self) {
         let action = self.events.on_iret(self.cpu.rip());
         self.cpu.watch_nmi_return(self.events.intercepts_iret());
+        if self.shadow_behind_nmi && action == VcpuAction::Enter {
+            self.cpu.step_nmi_return();
+        }
         self.after_nmi(action);
     }
 
-    /// The IRET was stepped over.
-    pub(super) fn nmi_returned(&mut self) {
-        self.cpu.end_step();
-        let action = self.events.on_step();
-        self.after_nmi(action);
+    /// A #DB came: `true` if it was the hypervisor's, behind the guest's IRET from its NMI handler.
+    pub(super) fn nmi_returned(&mut self) -> bool {
+        let stepping = self.events.nmi() == NmiState::Stepping;
+        if stepping {
+            let action = self.events.on_step();
+            self.after_nmi(action);
+        } else if self.shadow_behind_nmi {
+            self.shadow_behind_nmi = false;
+            self.cpu.enter_shadow();
+        } else {
+            return false;
+        }
+        true
     }
 
     fn after_nmi(&mut self, action: VcpuAction) {
