@@ -2,6 +2,7 @@
 
 use anyhow::Context;
 use object::{Object, ObjectSection};
+use partita_abi::report::TRACE_REGION_AT;
 use partita_trace::file::{Section, TraceFile};
 use partita_trace::layout::{HEADER_LEN, MAGIC, REGION_ALIGN, RegionHeader, WriterKind, windows};
 use std::fs::File;
@@ -76,31 +77,34 @@ fn find_regions(ram: &File) -> std::io::Result<Vec<(u64, RegionHeader)>> {
     let len = ram.metadata()?.len();
     let mut regions = Vec::new();
     let mut page = vec![0; HEADER_LEN];
-    let mut skip_to = 0;
     for offset in (0..len.saturating_sub(HEADER_LEN as u64)).step_by(REGION_ALIGN) {
         let mut magic = [0; MAGIC.len()];
         ram.read_exact_at(&mut magic, offset)?;
-        if magic != MAGIC || offset < skip_to {
+        if magic != MAGIC {
             continue;
         }
         ram.read_exact_at(&mut page, offset)?;
         let Ok(header) = RegionHeader::parse(&page) else { continue };
         // A guest's own region counts only where the hypervisor accepted it as a window.
         if header.spec.writer != WriterKind::Guest {
-            skip_to = offset.saturating_add(header.region_len() as u64);
             regions.push((offset, header));
         }
     }
     Ok(regions)
 }
 
-/// Only those regions whose address the console names, if it names any.
+/// Only the region whose address the console names after [`TRACE_REGION_AT`], first of all: what else is printed, a guest
+/// can have chosen. All of them if it names none, as when the hypervisor did not get so far.
 fn named_only(regions: Vec<(u64, RegionHeader)>, console: &str) -> Vec<(u64, RegionHeader)> {
-    let words = || console.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').filter(|w| w.starts_with("0x"));
-    let addresses: Vec<u64> =
-        words().filter_map(|word| u64::from_str_radix(&word.get(2..)?.replace('_', ""), 16).ok()).collect();
-    let is_named = |region: &(u64, RegionHeader)| addresses.contains(&region.0);
-    if regions.iter().any(is_named) { regions.into_iter().filter(is_named).collect() } else { regions }
+    let named = console.split(TRACE_REGION_AT).nth(1).and_then(|after| {
+        let digits = after.trim_start().strip_prefix("0x")?;
+        let end = digits.find(|c: char| !c.is_ascii_hexdigit()).unwrap_or(digits.len());
+        u64::from_str_radix(digits.get(..end)?, 16).ok()
+    });
+    match named {
+        Some(address) => regions.into_iter().filter(|region| region.0 == address).collect(),
+        None => regions,
+    }
 }
 
 fn read_region(ram: &File, offset: u64, len: u64) -> Option<Vec<u8>> {
@@ -165,9 +169,12 @@ mod tests {
         };
         let regions = || vec![(0x20_0000, RegionHeader { spec }), (0x1080_0000, RegionHeader { spec })];
         let left = |console| named_only(regions(), console).into_iter().map(|region| region.0).collect::<Vec<_>>();
-        assert_eq!(left("partita: trace region at 0x1080_0000..0x1090_0000\n"), [0x1080_0000]);
-        assert_eq!(left("trace at 0x200000, 1 MiB"), [0x20_0000]);
-        assert_eq!(left("no address: 0xZZ, 0x"), [0x20_0000, 0x1080_0000]);
+        assert_eq!(left("partita: trace region at 0x10800000\npartita: partition 0 at 0x200000\n"), [0x1080_0000]);
+        assert_eq!(left("payload: trace region at 0x200000, 64 slots"), [0x20_0000]);
+        let forged = "partita: trace region at 0x10800000\nguest: trace region at 0x200000\n";
+        assert_eq!(left(forged), [0x1080_0000]);
+        assert!(left("partita: trace region at 0x7\n").is_empty());
+        assert_eq!(left("partition 0 at 0x200000"), [0x20_0000, 0x1080_0000]);
     }
 
     #[test]

@@ -4,7 +4,9 @@ use super::say;
 use clap::{Args, Subcommand};
 use partita_host::outcome::{EXIT_DAMAGED_TRACE, EXIT_OK};
 use partita_host::progress::Step;
-use partita_host::trace::{DecodeOptions, Decoder, KindFilter, Trace, chart, histograms};
+use partita_host::trace::{
+    DecodeOptions, Decoder, HistFile, KindFilter, LatencySource, Origin, Trace, chart, histograms,
+};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
@@ -129,7 +131,7 @@ impl Hist {
                 writeln!(out, "Latencies in ticks of the {} clock{}", hist.clock.name(), frequency(trace.tsc_hz))?;
                 writeln!(out, "{}", chart::table(&hist, trace.tsc_hz).trim_fmt())?;
             }
-            for source in &hist.sources {
+            for source in hist.sources.iter().filter(|source| !is_repeated(source, &hist)) {
                 writeln!(out)?;
                 chart::chart(source, trace.tsc_hz).iter().try_for_each(|line| writeln!(out, "{line}"))?;
             }
@@ -140,6 +142,16 @@ impl Hist {
         })?;
         Ok(exit_code(&trace))
     }
+}
+
+/// Whether a histogram in fixed memory holds just the values that its ring still has, whose chart is the finer one.
+fn is_repeated(source: &LatencySource, hist: &HistFile) -> bool {
+    source.source == Origin::AlwaysOn
+        && hist.sources.iter().any(|other| {
+            other.source == Origin::Ring
+                && (other.kind, other.name, other.pcpu, other.count)
+                    == (source.kind, source.name, source.pcpu, source.count)
+        })
 }
 
 fn frequency(tsc_hz: Option<u64>) -> String {
