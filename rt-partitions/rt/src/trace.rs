@@ -2,6 +2,7 @@
 //! where it lies.
 
 use partita_abi::hypercall::{SUCCESS, TRACE_WINDOW};
+use partita_abi::report::TRACE_REGION_AT;
 use partita_trace::Event;
 use partita_trace::layout::{Region, RegionSpec, WriterKind};
 use partita_trace::ring::{FRAME_SLOTS_MAX, SLOTS_MAX, SLOTS_MIN, Writer};
@@ -47,7 +48,7 @@ pub(crate) fn init(machine: &Machine) -> Result<(), Error> {
     let region = unsafe { Region::init(start, room, &spec) }?;
     REGION.call_once(|| region);
     attach(0);
-    println!("payload: trace region at {:#x}, {} slots for each of {cpus} CPU(s)", start as u64, spec.ring_slots);
+    println!("payload: {TRACE_REGION_AT} {:#x}, {} slots for each of {cpus} CPU(s)", start as u64, spec.ring_slots);
     if machine.place.is_partition() {
         // SAFETY: the hypervisor only reads the region.
         let result = unsafe { hypercall(TRACE_WINDOW, start as u64, spec.len() as u64) };
