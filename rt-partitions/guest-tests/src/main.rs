@@ -20,6 +20,7 @@ mod smp;
 mod sse;
 mod tables;
 mod timer;
+mod trace_cost;
 mod user;
 
 use partita_rt::{Error, Machine};
@@ -28,7 +29,7 @@ partita_rt::payload!("guest-tests", run);
 
 type Test = fn(&Machine) -> Result<(), Error>;
 
-const COUNT: usize = 16;
+const COUNT: usize = 17;
 const NAMES: &[&str; COUNT] = &[
     "cpu",
     "smp",
@@ -46,6 +47,7 @@ const NAMES: &[&str; COUNT] = &[
     "finish_7",
     "exit_byte",
     "bad_window",
+    "trace_cost",
 ];
 /// In the order of [`NAMES`].
 const TESTS: &[Test; COUNT] = &[
@@ -65,6 +67,7 @@ const TESTS: &[Test; COUNT] = &[
     ends::finish_7,
     ends::exit_byte,
     ends::bad_window,
+    trace_cost::test,
 ];
 
 fn run(machine: &Machine) -> Result<(), Error> {

@@ -10,13 +10,14 @@ const SAMPLES: u64 = 200;
 
 /// The fewest ticks between two time-stamps around `operation`.
 fn fewest(mut operation: impl FnMut(u64)) -> u64 {
-    (0..SAMPLES).map(|sample| {
-        let start = rdtsc();
-        operation(sample);
-        rdtsc().wrapping_sub(start)
-    })
-    .min()
-    .unwrap_or(0)
+    (0..SAMPLES)
+        .map(|sample| {
+            let start = rdtsc();
+            operation(sample);
+            rdtsc().wrapping_sub(start)
+        })
+        .min()
+        .unwrap_or(0)
 }
 
 /// Measures both.

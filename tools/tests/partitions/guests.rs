@@ -201,3 +201,11 @@ fn timer_and_halt_cost_no_exit() {
     assert_eq!(exits(&left, ExitReason::Interrupt) + exits(&left, ExitReason::Halt), 0);
     assert_refused(&left, 0, 0);
 }
+
+/// Which is why the exit path writes typed events (docs/trace-format.md).
+#[test]
+#[ignore = "boots an emulator"]
+fn a_typed_event_costs_less_than_a_log_frame() {
+    let left = guest("trace_cost", Clock::Icount, 0, 1);
+    assert!(left.console("guest").contains("trace cost: "), "{}", left.consoles());
+}
