@@ -152,7 +152,10 @@ mod tests {
     fn images_are_checked_by_name_and_content() {
         assert_eq!(check_text("image = { kind = 'payload', name = 'latency' }"), Ok(()));
         for (image, expected) in [
-            ("image = { kind = 'payload', name = 'late' }", "no payload is called \"late\"; there are guest-tests, latency"),
+            (
+                "image = { kind = 'payload', name = 'late' }",
+                "no payload is called \"late\"; there are guest-tests, latency",
+            ),
             ("image = { kind = 'elf', path = 'no.elf' }", "cannot read the image"),
             ("image = { kind = 'elf', path = 'text' }", "not an x86-64 ELF64 file"),
             ("image = { kind = 'linux', kernel = 'text' }", "not a Linux bzImage"),
