@@ -42,11 +42,6 @@ pub enum Refusal {
         /// How many.
         violations: usize,
     },
-    /// The housekeeping pCPU is not the one that boots.
-    Housekeeping {
-        /// What the system asks for.
-        pcpu: u16,
-    },
     /// The memory.
     Memory(DivideError),
     /// The hypervisor's own memory.
@@ -95,9 +90,6 @@ impl Display for Refusal {
             Self::Config(error) => write!(f, "the bundle's system description: {error}"),
             Self::Rules { violations } => {
                 write!(f, "the system breaks {violations} rule(s), listed above; see `partita check`")
-            }
-            Self::Housekeeping { pcpu } => {
-                write!(f, "housekeeping.pcpu = {pcpu}, but the hypervisor boots on pCPU 0 and keeps house there; set 0")
             }
             Self::Memory(error) => error.fmt(f),
             Self::Pool(error) => error.fmt(f),

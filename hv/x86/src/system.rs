@@ -59,9 +59,6 @@ fn check(config: &SystemConfig, bundle: &Bundle<'static>, machine: &Machine) -> 
     let facts = MachineFacts { pcpus: machine.pcpus() };
     let report = |violation: rules::Violation<'_>| println!("partita: {}: {violation}", violation.rule());
     let violations = rules::check(config, segments, Some(&facts), report);
-    if config.housekeeping.pcpu != 0 {
-        return Err(Refusal::Housekeeping { pcpu: config.housekeeping.pcpu });
-    }
     if violations > 0 { Err(Refusal::Rules { violations }) } else { Ok(()) }
 }
 

@@ -42,6 +42,7 @@ rules! {
     PartitionWithoutPcpu "partition-without-pcpu" "Each partition has at least one pCPU."
     PcpuOutOfRange "pcpu-out-of-range" "pCPU numbers are below 256."
     PcpuOwnedTwice "pcpu-owned-twice" "A pCPU belongs to one partition, and to one vCPU of it."
+    HousekeepingNotBoot "housekeeping-not-boot" "The housekeeping pCPU is 0, the one that boots."
     HousekeepingGivenAway "housekeeping-given-away" "The housekeeping pCPU belongs to no partition."
     PcpuMissing "pcpu-missing" "The machine has all pCPUs that the system names."
     ConsoleOwnedTwice "console-owned-twice" "A serial port belongs to one partition."

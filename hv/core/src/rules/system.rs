@@ -70,6 +70,8 @@ fn check_pcpus<'a>(system: &'a SystemConfig, machine: Option<&MachineFacts>, rep
             report(Violation::PcpuOutOfRange { partition, pcpu });
         } else if let Some(machine) = machine.filter(|machine| usize::from(pcpu) >= machine.pcpus) {
             report(Violation::PcpuMissing { partition, pcpu, count: machine.pcpus });
+        } else if partition.is_none() && pcpu != 0 {
+            report(Violation::HousekeepingNotBoot { pcpu });
         }
     };
     exists(None, system.housekeeping.pcpu, report);

@@ -91,6 +91,10 @@ const BREAKS: &[Break] = &[
     (Rule::PcpuOutOfRange, |c| c.system.housekeeping.pcpu = u16::MAX),
     (Rule::PcpuOwnedTwice, |c| c.system.partitions[0].pcpus[0] = 1),
     (Rule::PcpuOwnedTwice, |c| c.system.partitions[0].pcpus[0] = 3),
+    (Rule::HousekeepingNotBoot, |c| {
+        c.system.housekeeping.pcpu = 3;
+        c.system.partitions[0].pcpus.truncate(1);
+    }),
     (Rule::HousekeepingGivenAway, |c| c.system.partitions[0].pcpus[0] = 0),
     (Rule::PcpuMissing, |c| c.machine.pcpus = 3),
     (Rule::PcpuMissing, |c| c.system.housekeeping.pcpu = 4),

@@ -36,6 +36,8 @@ pub enum Violation<'a> {
     PcpuOutOfRange { partition: Option<&'a str>, pcpu: u16 },
     /// [`Rule::PcpuOwnedTwice`].
     PcpuOwnedTwice { pcpu: u16, partitions: [&'a str; 2] },
+    /// [`Rule::HousekeepingNotBoot`].
+    HousekeepingNotBoot { pcpu: u16 },
     /// [`Rule::HousekeepingGivenAway`].
     HousekeepingGivenAway { partition: &'a str, pcpu: u16 },
     /// [`Rule::PcpuMissing`]; no partition for the housekeeping pCPU.
@@ -83,6 +85,7 @@ impl Violation<'_> {
             Self::PartitionWithoutPcpu { .. } => Rule::PartitionWithoutPcpu,
             Self::PcpuOutOfRange { .. } => Rule::PcpuOutOfRange,
             Self::PcpuOwnedTwice { .. } => Rule::PcpuOwnedTwice,
+            Self::HousekeepingNotBoot { .. } => Rule::HousekeepingNotBoot,
             Self::HousekeepingGivenAway { .. } => Rule::HousekeepingGivenAway,
             Self::PcpuMissing { .. } => Rule::PcpuMissing,
             Self::ConsoleOwnedTwice { .. } => Rule::ConsoleOwnedTwice,
@@ -156,6 +159,12 @@ impl Display for Violation<'_> {
             }
             Self::PcpuOwnedTwice { pcpu, partitions: [a, b] } => {
                 write!(f, "pCPU {pcpu} belongs to both \"{a}\" and \"{b}\"; give it to one of them")
+            }
+            Self::HousekeepingNotBoot { pcpu } => {
+                write!(
+                    f,
+                    "the housekeeping pCPU is {pcpu}, but the hypervisor keeps house on the pCPU that boots; set 0"
+                )
             }
             Self::HousekeepingGivenAway { partition, pcpu } => {
                 write!(f, "partition \"{partition}\" has pCPU {pcpu}, which is the housekeeping pCPU; give it another")

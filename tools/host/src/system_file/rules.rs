@@ -51,9 +51,9 @@ fn place(file: &SystemFile, violation: &Violation<'_>) -> Place {
         | Violation::PcpuOwnedTwice { partitions: [_, partition], .. }
         | Violation::PcpuOutOfRange { partition: Some(partition), .. }
         | Violation::PcpuMissing { partition: Some(partition), .. } => of(partition, Part::Pcpus),
-        Violation::PcpuOutOfRange { partition: None, .. } | Violation::PcpuMissing { partition: None, .. } => {
-            Place::HousekeepingPcpu
-        }
+        Violation::PcpuOutOfRange { partition: None, .. }
+        | Violation::PcpuMissing { partition: None, .. }
+        | Violation::HousekeepingNotBoot { .. } => Place::HousekeepingPcpu,
         Violation::ConsoleOwnedTwice { partitions: [_, partition], .. } => of(partition, Part::Console),
         Violation::MemoryMisaligned { partition, what: "address", .. }
         | Violation::MemoryOutOfRange { partition, .. }
