@@ -3,6 +3,7 @@
 # and measures the latency table. Leaves trace, hist.json, bench.json and the serial logs in target/partita/demo.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+export PATH="$HOME/.cargo/bin:$PATH"
 
 out=target/partita/demo
 system=rt-partitions/systems/demo.toml
@@ -11,8 +12,7 @@ title() { printf '\n== %s\n' "$*"; }
 
 title "set-up: packages, bare-metal target, build"
 bash ci/setup.sh
-cargo build --quiet --release --locked --package partita
-export PATH="$HOME/.cargo/bin:$PATH"
+cargo build --release --locked --package partita
 
 title "partita run $system --icount"
 partita run "$system" --icount --timeout 150 --out "$out"

@@ -6,6 +6,7 @@
 #   ci/test.sh --only RE only the tests whose name matches
 set -uo pipefail
 cd "$(dirname "$0")/.."
+export PATH="$HOME/.cargo/bin:$PATH"
 
 long=0 only=.
 while [ $# -gt 0 ]; do

@@ -37,6 +37,19 @@ emulated() { # PACKAGE FILE
     done
 }
 
+# The demo, and what it has to leave.
+demo() {
+    local dir=target/partita/demo kind file
+    rm -rf "$dir"
+    bash ci/demo.sh || return 1
+    for file in trace.bin hist.json bench.json hypervisor.log rt0.log neighbour.log; do
+        [ -s "$dir/$file" ] || { echo "the demo left no $file"; return 1; }
+    done
+    for kind in exit ipi kick smp_call; do
+        grep -q "\"kind\": \"$kind\"" "$dir/hist.json" || { echo "hist.json has no histogram of kind $kind"; return 1; }
+    done
+}
+
 run fmt cargo fmt --all --check
 run clippy-host cargo clippy --quiet --all-targets --locked -- -D warnings
 run clippy-bare cargo clippy --quiet --release --locked $bare_crates --target $bare -- -D warnings
@@ -74,3 +87,4 @@ emulated partita-latency-tests suite
 emulated partita-latency-tests exits
 emulated partita partitions
 emulated partita-host linux_rt
+run demo demo

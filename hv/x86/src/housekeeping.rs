@@ -45,6 +45,7 @@ impl Hypervisor {
             if take_timer().is_some() && (limit == 0 || rounds.made < limit) {
                 call(&targets, housekeeping.smp_call_deadline_ms, &mut rounds);
             }
+            self.accept_windows();
             let states = self.partitions.iter().map(|p| (p.config.expect, p.life.state()));
             let run = verdict(states);
             if run != Verdict::Running || (limit > 0 && rounds.made >= limit) {
@@ -69,7 +70,10 @@ impl Hypervisor {
     fn end(&mut self, run: Verdict, rounds: &Rounds) -> ! {
         for index in 0..self.partitions.len() {
             if let Some(&partition) = self.partitions.get(index) {
-                self.accept_window(partition);
+                // Once more: a guest can have spoiled its header since, and then its frames are not to be had.
+                if let Some((gpa, len)) = partition.trace_window.get() {
+                    self.check_window(partition, gpa, len);
+                }
                 let (accesses, ipis) = partition.refusals.counts();
                 println!(
                     "partita: partition {} \"{}\": {}; refused: {accesses} accesses, {ipis} IPIs",
@@ -89,12 +93,26 @@ impl Hypervisor {
         end_run(exit)
     }
 
-    /// Checks the trace window that a guest announced, on a copy of its header, and notes it in the trace region.
-    fn accept_window(&mut self, partition: &Partition) {
-        let Some((gpa, len)) = partition.trace_window.get() else { return };
+    /// Notes the trace windows that guests have announced since the last look.
+    fn accept_windows(&mut self) {
+        for index in 0..self.partitions.len() {
+            if let Some(&partition) = self.partitions.get(index)
+                && let Some((gpa, len)) = partition.trace_window.take()
+            {
+                if let Some(window) = self.check_window(partition, gpa, len)
+                    && self.region.add_window(window).is_err()
+                {
+                    println!("partita: no room for the trace window of partition {}", partition.number);
+                }
+            }
+        }
+    }
+
+    /// Checks the trace window that a guest announced, on a copy of its header. Says what is wrong with it.
+    fn check_window(&mut self, partition: &Partition, gpa: u64, len: u64) -> Option<Window> {
         if !partition.owns(gpa, len) {
             println!("partita: the trace window of partition {} lies outside its memory", partition.number);
-            return;
+            return None;
         }
         let hpa = partition.memory_hpa + gpa;
         let mut page = [0; HEADER_LEN];
@@ -107,17 +125,20 @@ impl Hypervisor {
         // SAFETY: the range was checked to lie in this partition's memory; the copy keeps no reference.
         if let Err(error) = unsafe { self.space.with_window(hpa, HEADER_LEN as u64, &mut self.pool, copy) } {
             println!("partita: the trace window of partition {}: {error}", partition.number);
-            return;
+            return None;
         }
         match RegionHeader::parse(&page) {
             Ok(header) if header.region_len() as u64 <= len => {
-                let window = Window { partition: partition.number, gpa, hpa, len: header.region_len() as u64 };
-                if self.region.add_window(window).is_err() {
-                    println!("partita: no room for the trace window of partition {}", partition.number);
-                }
+                Some(Window { partition: partition.number, gpa, hpa, len: header.region_len() as u64 })
             }
-            Ok(_) => println!("partita: the trace window of partition {} is longer than announced", partition.number),
-            Err(error) => println!("partita: the trace window of partition {}: {error}", partition.number),
+            Ok(_) => {
+                println!("partita: the trace window of partition {} is longer than announced", partition.number);
+                None
+            }
+            Err(error) => {
+                println!("partita: the trace window of partition {}: {error}", partition.number);
+                None
+            }
         }
     }
 }

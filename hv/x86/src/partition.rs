@@ -1,6 +1,6 @@
 //! A partition in the machine: what all of its pCPUs share, and the housekeeping core sees.
 
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use heapless::Vec;
 use partita_core::arch::PcpuId;
@@ -73,7 +73,10 @@ impl Refusals {
 /// announce at the same time one wins whole. Bits 0 to 31 the address in units of 2 MiB, bits 32 to 63 the length in
 /// pages; 0 for none.
 #[derive(Debug, Default)]
-pub struct TraceWindow(AtomicU64);
+pub struct TraceWindow {
+    announced: AtomicU64,
+    is_taken: AtomicBool,
+}
 
 impl TraceWindow {
     const ADDRESS_SHIFT: u32 = 21;
@@ -82,12 +85,17 @@ impl TraceWindow {
     /// Notes a window at a multiple of 2 MiB, of a length that is a multiple of 4 KiB: the first one stays.
     pub fn announce(&self, gpa: u64, len: u64) -> bool {
         let word = gpa >> Self::ADDRESS_SHIFT | (len >> Self::LENGTH_SHIFT) << 32;
-        self.0.compare_exchange(0, word, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+        self.announced.compare_exchange(0, word, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    }
+
+    /// The window the first time it is asked for, by the housekeeping core.
+    pub fn take(&self) -> Option<(u64, u64)> {
+        self.get().filter(|_| !self.is_taken.swap(true, Ordering::Relaxed))
     }
 
     /// The window, guest-physical address and length.
     pub fn get(&self) -> Option<(u64, u64)> {
-        let word = self.0.load(Ordering::Relaxed);
+        let word = self.announced.load(Ordering::Relaxed);
         (word != 0).then_some(((word & 0xFFFF_FFFF) << Self::ADDRESS_SHIFT, (word >> 32) << Self::LENGTH_SHIFT))
     }
 }
@@ -104,6 +112,15 @@ impl Partition {
             percpu::public(pcpu).requests.add(requests);
             kick(pcpu);
         }
+    }
+
+    /// Notes its guest's trace window and tells the housekeeping core. `false` if it has one already.
+    pub fn announce_window(&self, gpa: u64, len: u64) -> bool {
+        let is_first = self.trace_window.announce(gpa, len);
+        if is_first {
+            kick(self.housekeeping);
+        }
+        is_first
     }
 
     /// It ends itself with a status.

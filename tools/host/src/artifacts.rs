@@ -50,7 +50,13 @@ pub fn save_trace(ram: &Path, offset_of: RamOffset<'_>, console: &str, target: &
                 continue;
             };
             match offset_of(window.hpa).and_then(|offset| read_region(&file, offset, window.len)) {
-                Some(bytes) => found.push(Found { partition: Some(window.partition), hpa: window.hpa, bytes }),
+                Some(bytes) => match RegionHeader::parse(&bytes) {
+                    Ok(_) => found.push(Found { partition: Some(window.partition), hpa: window.hpa, bytes }),
+                    Err(error) => saved.notes.push(format!(
+                        "Partition {} has spoiled its trace window since it was accepted, and it is left out: {error}",
+                        window.partition
+                    )),
+                },
                 None => saved.notes.push(format!(
                     "The trace window of partition {} at {:#x} lies outside the RAM and is left out.",
                     window.partition, window.hpa

@@ -9,11 +9,6 @@ use partita_trace::histogram::HistogramId;
 const TARGET: u16 = 1;
 const STATES: [&str; 4] = ["spin_if1", "spin_if0", "hlt", "exit_storm"];
 
-/// Full length, or that of a quick run.
-fn rounds(full: u32, short: u32) -> u32 {
-    if std::env::var("PARTITA_LONG").is_ok_and(|long| long == "1") { full } else { short }
-}
-
 /// A run of kicks.
 struct Run {
     clock: Clock,
@@ -27,12 +22,6 @@ struct Run {
 }
 
 impl Run {
-    fn each_state(&self) {
-        for state in STATES {
-            self.one(state);
-        }
-    }
-
     fn one(&self, state: &str) {
         let Self { clock, pause, smp_call_hz, in_state, before } = *self;
         let rounds = in_state + before;
@@ -68,20 +57,40 @@ impl Run {
 #[test]
 #[ignore = "boots an emulator"]
 fn none_is_lost_by_instruction_count() {
-    let in_state = rounds(100_000, 10_000);
-    Run { clock: Clock::Icount, pause: true, smp_call_hz: 1_000_000, in_state, before: 5000 }.each_state();
+    let run = Run { clock: Clock::Icount, pause: true, smp_call_hz: 1_000_000, in_state: 100_000, before: 5000 };
+    STATES.iter().for_each(|state| run.one(state));
+}
+
+/// With a thread for each core, and a guest that never pauses.
+const THREADED: Run = Run { clock: Clock::Host, pause: false, smp_call_hz: 50_000, in_state: 100_000, before: 1000 };
+
+#[test]
+#[ignore = "boots an emulator"]
+fn none_is_lost_by_threads_spinning_with_interrupts() {
+    THREADED.one("spin_if1");
 }
 
 #[test]
 #[ignore = "boots an emulator"]
-fn none_is_lost_with_a_thread_for_each_core() {
-    let in_state = rounds(100_000, 2000);
-    Run { clock: Clock::Host, pause: false, smp_call_hz: 50_000, in_state, before: 1000 }.each_state();
+fn none_is_lost_by_threads_spinning_without_interrupts() {
+    THREADED.one("spin_if0");
+}
+
+#[test]
+#[ignore = "boots an emulator"]
+fn none_is_lost_by_threads_halted() {
+    THREADED.one("hlt");
+}
+
+#[test]
+#[ignore = "boots an emulator"]
+fn none_is_lost_by_threads_in_an_exit_storm() {
+    THREADED.one("exit_storm");
 }
 
 #[test]
 #[ignore = "boots an emulator"]
 fn none_is_lost_by_a_guest_that_never_pauses() {
-    let in_state = rounds(200, 20);
-    Run { clock: Clock::Icount, pause: false, smp_call_hz: 1000, in_state, before: 50 }.each_state();
+    let run = Run { clock: Clock::Icount, pause: false, smp_call_hz: 1000, in_state: 200, before: 50 };
+    STATES.iter().for_each(|state| run.one(state));
 }

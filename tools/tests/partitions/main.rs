@@ -5,3 +5,4 @@ mod guests;
 mod kicks;
 mod refusals;
 mod system;
+mod timeout;

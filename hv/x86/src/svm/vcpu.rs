@@ -2,6 +2,7 @@
 
 use partita_core::system::Entry;
 use partita_x86_policy::cpuid::HypercallInstruction;
+use partita_x86_policy::msr_values::{efer_from_vmcb, efer_to_vmcb};
 use partita_x86_policy::ports::IoAccess;
 use partita_x86_policy::svm_exit::SvmExit;
 
@@ -188,12 +189,12 @@ impl VirtualCpu for SvmVcpu {
     }
 
     fn efer(&self) -> u64 {
-        self.vmcb.save.efer & !EFER_SVME
+        efer_from_vmcb(self.vmcb.save.efer)
     }
 
     fn set_efer(&mut self, value: u64) {
         // VMRUN demands SVME, which the guest does not see (APM vol. 2 section 15.5.1).
-        self.vmcb.save.efer = value | EFER_SVME;
+        self.vmcb.save.efer = efer_to_vmcb(value);
     }
 
     #[inline(always)]

@@ -74,6 +74,6 @@ impl<V: VirtualCpu> Vcpu<V> {
             self.note_refusal(PolicyKind::Hypercall, TRACE_WINDOW.into(), gpa);
             return INVALID;
         }
-        if self.partition.trace_window.announce(gpa, len) { SUCCESS } else { BUSY }
+        if self.partition.announce_window(gpa, len) { SUCCESS } else { BUSY }
     }
 }
