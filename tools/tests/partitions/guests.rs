@@ -114,6 +114,10 @@ fn interrupts_arrive_where_they_may() {
         }
         assert_eq!(refused_ipis(&left), expected);
         assert_refused(&left, 0, expected.len());
+        let by_self_ipi_register = |(_, event): &(u64, Event)| {
+            matches!(event, Event::Exit { reason: ExitReason::MsrWrite, detail: 0x83F, .. })
+        };
+        assert!(!PCPUS.iter().any(|pcpu| left.events(*pcpu).iter().any(by_self_ipi_register)), "0x83F costs no exit");
     }
 }
 
