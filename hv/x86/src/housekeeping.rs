@@ -96,14 +96,11 @@ impl Hypervisor {
     /// Notes the trace windows that guests have announced since the last look.
     fn accept_windows(&mut self) {
         for index in 0..self.partitions.len() {
-            if let Some(&partition) = self.partitions.get(index)
-                && let Some((gpa, len)) = partition.trace_window.take()
-            {
-                if let Some(window) = self.check_window(partition, gpa, len)
-                    && self.region.add_window(window).is_err()
-                {
-                    println!("partita: no room for the trace window of partition {}", partition.number);
-                }
+            let Some(&partition) = self.partitions.get(index) else { break };
+            let Some((gpa, len)) = partition.trace_window.take() else { continue };
+            let Some(window) = self.check_window(partition, gpa, len) else { continue };
+            if self.region.add_window(window).is_err() {
+                println!("partita: no room for the trace window of partition {}", partition.number);
             }
         }
     }
