@@ -1,11 +1,12 @@
 //! The events: each defined once, here, for producers and decoders.
 //!
 //! An event is a kind (8 bits), an argument (24 bits) and two payload words. The table at the end of this file
-//! says where each field lies. Kind numbers are part of the trace format: they never change.
+//! says where each field lies. Kind numbers are part of the trace format: they never change, and a retired one is
+//! not used again.
 
-use crate::field::FieldType;
 pub use crate::field::{Field, Unit, Value};
-use crate::names::{ExitReason, IcrRefusal, InterruptMode, KickKind, PolicyKind, StopCause};
+use crate::field::{FieldType, are_apart, get, put};
+use crate::names::{ExitReason, IcrRefusal, InterruptMode, KickKind, PcpuStateName, PolicyKind, StopCause};
 
 /// An event as it lies in a slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,26 +22,15 @@ pub struct Encoded {
 /// Largest value of the 24-bit argument.
 pub const ARG_MAX: u32 = (1 << 24) - 1;
 
-/// The bits `low..low + width` of the argument, in place, for a field's value. A value too wide is cut.
-#[inline(always)]
-const fn arg_put(low: u32, width: u32, bits: u64) -> u32 {
-    ((bits as u32) & (((1u64 << width) - 1) as u32)) << low
-}
-
-/// The reverse of [`arg_put`].
-#[inline(always)]
-const fn arg_get(low: u32, width: u32, arg: u32) -> u64 {
-    ((arg >> low) as u64) & ((1u64 << width) - 1)
-}
-
-/// Defines the events. A row is `kind Name "name" { arg fields @ low, width; a = field; b = field }`.
+/// Defines the events. A row is `kind Name "name" { arg: [...] a: [...] b: [...] }`: the fields of the argument and of
+/// the two payload words, each as `name: type, lowest bit, width in bits, unit;`.
 macro_rules! events {
     ($(
         $(#[$meta:meta])*
         $kind:literal $name:ident $text:literal {
             arg: [$($(#[$fmeta:meta])* $arg:ident: $argty:ty, $low:literal, $width:literal, $argunit:ident;)*]
-            a: [$($(#[$ameta:meta])* $a:ident: $aty:ty, $aunit:ident)?]
-            b: [$($(#[$bmeta:meta])* $b:ident: $bty:ty, $bunit:ident)?]
+            a: [$($(#[$ameta:meta])* $a:ident: $aty:ty, $alow:literal, $awidth:literal, $aunit:ident;)*]
+            b: [$($(#[$bmeta:meta])* $b:ident: $bty:ty, $blow:literal, $bwidth:literal, $bunit:ident;)*]
         }
     )+) => {
         /// Something that happened, with what is worth knowing about it.
@@ -50,11 +40,17 @@ macro_rules! events {
                 $(#[$meta])*
                 $name {
                     $($(#[$fmeta])* $arg: $argty,)*
-                    $($(#[$ameta])* $a: $aty,)?
-                    $($(#[$bmeta])* $b: $bty,)?
+                    $($(#[$ameta])* $a: $aty,)*
+                    $($(#[$bmeta])* $b: $bty,)*
                 },
             )+
         }
+
+        $(const _: () = {
+            assert!(are_apart(&[$(($low, $width)),*], 24), concat!($text, ": fields of the argument overlap"));
+            assert!(are_apart(&[$(($alow, $awidth)),*], 64), concat!($text, ": fields of a overlap"));
+            assert!(are_apart(&[$(($blow, $bwidth)),*], 64), concat!($text, ": fields of b overlap"));
+        };)+
 
         impl Event {
             /// The kinds of all events, with their names.
@@ -75,10 +71,10 @@ macro_rules! events {
             #[inline(always)]
             pub fn encode(self) -> Encoded {
                 match self {
-                    $(Self::$name { $($arg,)* $($a,)? $($b,)? } => Encoded {
-                        kind_arg: $kind $(| (arg_put($low, $width, FieldType::to_bits($arg)) << 8))*,
-                        a: 0 $(| FieldType::to_bits($a))?,
-                        b: 0 $(| FieldType::to_bits($b))?,
+                    $(Self::$name { $($arg,)* $($a,)* $($b,)* } => Encoded {
+                        kind_arg: $kind $(| (put($low, $width, FieldType::to_bits($arg)) as u32) << 8)*,
+                        a: 0 $(| put($alow, $awidth, FieldType::to_bits($a)))*,
+                        b: 0 $(| put($blow, $bwidth, FieldType::to_bits($b)))*,
                     },)+
                 }
             }
@@ -89,9 +85,9 @@ macro_rules! events {
                 let _ = (arg, a, b);
                 match kind {
                     $($kind => Some(Self::$name {
-                        $($arg: FieldType::from_bits(arg_get($low, $width, arg))?,)*
-                        $($a: FieldType::from_bits(a)?,)?
-                        $($b: FieldType::from_bits(b)?,)?
+                        $($arg: FieldType::from_bits(get($low, $width, u64::from(arg)))?,)*
+                        $($a: FieldType::from_bits(get($alow, $awidth, a))?,)*
+                        $($b: FieldType::from_bits(get($blow, $bwidth, b))?,)*
                     }),)+
                     _ => None,
                 }
@@ -100,10 +96,10 @@ macro_rules! events {
             /// Calls `visit` with each field, in the order of the table.
             pub fn for_each_field(&self, mut visit: impl FnMut(Field)) {
                 match *self {
-                    $(Self::$name { $($arg,)* $($a,)? $($b,)? } => {
+                    $(Self::$name { $($arg,)* $($a,)* $($b,)* } => {
                         $(visit(Field { name: stringify!($arg), unit: Unit::$argunit, value: FieldType::value($arg) });)*
-                        $(visit(Field { name: stringify!($a), unit: Unit::$aunit, value: FieldType::value($a) });)?
-                        $(visit(Field { name: stringify!($b), unit: Unit::$bunit, value: FieldType::value($b) });)?
+                        $(visit(Field { name: stringify!($a), unit: Unit::$aunit, value: FieldType::value($a) });)*
+                        $(visit(Field { name: stringify!($b), unit: Unit::$bunit, value: FieldType::value($b) });)*
                     })+
                 }
             }
@@ -122,11 +118,11 @@ events! {
         ]
         a: [
             /// From the first stamp after the exit to the last one before the record.
-            ticks: u64, Ticks
+            ticks: u64, 0, 64, Ticks;
         ]
         b: [
             /// What the reason is about: MSR, CPUID leaf, guest-physical address, the vendor's exit code for `Other`.
-            detail: u64, Hex
+            detail: u64, 0, 64, Hex;
         ]
     }
     /// The ICR filter let an IPI through.
@@ -139,11 +135,11 @@ events! {
         ]
         a: [
             /// From the first stamp after the exit to the (last) physical ICR write.
-            ticks: u64, Ticks
+            ticks: u64, 0, 64, Ticks;
         ]
         b: [
             /// The value as the guest wrote it.
-            icr: u64, Hex
+            icr: u64, 0, 64, Hex;
         ]
     }
     /// The ICR filter refused a write.
@@ -154,29 +150,11 @@ events! {
         ]
         a: [
             /// The value as the guest wrote it.
-            icr: u64, Hex
+            icr: u64, 0, 64, Hex;
         ]
         b: []
     }
-    /// A kick arrived; written by its target, after the acknowledgement. The frame's time is its first stamp after
-    /// the exit.
-    19 Kick "kick" {
-        arg: [
-            /// How it came.
-            kind: KickKind, 0, 8, Name;
-            /// The pCPU that sent it.
-            sender: u16, 8, 16, Pcpu;
-        ]
-        a: [
-            /// The sender's stamp before its ICR write.
-            sent: u64, Tsc
-        ]
-        b: [
-            /// From `sent` to the target's first stamp after the exit; to when it was served, if the target was out of its
-            /// guest already.
-            ticks: u64, Ticks
-        ]
-    }
+    // 19 and 21 are retired: a kick and a served call in two frames, which `SmpCallServed` carries in one.
     /// An SMP call came back to its caller, or its deadline passed.
     20 SmpCall "smp call" {
         arg: [
@@ -187,26 +165,11 @@ events! {
         ]
         a: [
             /// From the posting to the last answer, or to the deadline.
-            ticks: u64, Ticks
+            ticks: u64, 0, 64, Ticks;
         ]
         b: [
             /// The lowest late pCPU, or `u64::MAX`.
-            first_late: u64, Pcpu
-        ]
-    }
-    /// A pCPU served an SMP call.
-    21 SmpCallServed "smp call served" {
-        arg: [
-            /// Who called.
-            caller: u16, 0, 16, Pcpu;
-        ]
-        a: [
-            /// The caller's stamp when it posted the call.
-            posted: u64, Tsc
-        ]
-        b: [
-            /// How long the function ran.
-            ticks: u64, Ticks
+            first_late: u64, 0, 64, Pcpu;
         ]
     }
     /// A guest sent an NMI to one of its vCPUs: noted in the target's request word.
@@ -217,7 +180,7 @@ events! {
         ]
         a: [
             /// The value as the guest wrote it.
-            icr: u64, Hex
+            icr: u64, 0, 64, Hex;
         ]
         b: []
     }
@@ -229,7 +192,7 @@ events! {
         ]
         a: [
             /// The value as the guest wrote it.
-            icr: u64, Hex
+            icr: u64, 0, 64, Hex;
         ]
         b: []
     }
@@ -243,7 +206,7 @@ events! {
         ]
         a: [
             /// The value as the guest wrote it.
-            icr: u64, Hex
+            icr: u64, 0, 64, Hex;
         ]
         b: []
     }
@@ -255,7 +218,7 @@ events! {
         ]
         a: [
             /// Where the guest was.
-            rip: u64, Hex
+            rip: u64, 0, 64, Hex;
         ]
         b: []
     }
@@ -267,11 +230,11 @@ events! {
         ]
         a: [
             /// Its memory.
-            memory: u64, Bytes
+            memory: u64, 0, 64, Bytes;
         ]
         b: [
             /// Where that starts, host-physical.
-            hpa: u64, Hex
+            hpa: u64, 0, 64, Hex;
         ]
     }
     /// A vCPU's end stopped its partition, or followed it.
@@ -284,11 +247,11 @@ events! {
         ]
         a: [
             /// What the cause is about; see there.
-            detail: u64, Hex
+            detail: u64, 0, 64, Hex;
         ]
         b: [
             /// Where the guest was.
-            rip: u64, Hex
+            rip: u64, 0, 64, Hex;
         ]
     }
     /// A guest tried what its policy does not allow, and got what hardware would give.
@@ -299,11 +262,11 @@ events! {
         ]
         a: [
             /// The address or number that it touched; see [`PolicyKind`].
-            target: u64, Hex
+            target: u64, 0, 64, Hex;
         ]
         b: [
             /// The value that it wrote, if any.
-            value: u64, Hex
+            value: u64, 0, 64, Hex;
         ]
     }
     /// A sample that a guest measured.
@@ -314,11 +277,11 @@ events! {
         ]
         a: [
             /// The measured duration.
-            ticks: u64, Ticks
+            ticks: u64, 0, 64, Ticks;
         ]
         b: [
             /// Number of the sample in its row.
-            index: u64, Number
+            index: u64, 0, 64, Number;
         ]
     }
     /// A claim that a guest's test checked.
@@ -331,11 +294,11 @@ events! {
         ]
         a: [
             /// First value that the claim is about.
-            left: u64, Hex
+            left: u64, 0, 64, Hex;
         ]
         b: [
             /// Second value.
-            right: u64, Hex
+            right: u64, 0, 64, Hex;
         ]
     }
     /// A mark, for whatever its writer likes.
@@ -346,11 +309,11 @@ events! {
         ]
         a: [
             /// First value.
-            first: u64, Hex
+            first: u64, 0, 64, Hex;
         ]
         b: [
             /// Second value.
-            second: u64, Hex
+            second: u64, 0, 64, Hex;
         ]
     }
     /// How a partition gets its interrupts; logged at boot.
@@ -363,7 +326,7 @@ events! {
         ]
         a: [
             /// Its pCPUs 0 to 63, one bit each.
-            pcpus: u64, Hex
+            pcpus: u64, 0, 64, Hex;
         ]
         b: []
     }
@@ -375,7 +338,7 @@ events! {
         ]
         a: [
             /// Its hardware number: the APIC ID on x86, the hart ID on RISC-V.
-            hardware_id: u64, Hex
+            hardware_id: u64, 0, 64, Hex;
         ]
         b: []
     }
@@ -387,12 +350,92 @@ events! {
         ]
         a: [
             /// Where it starts, guest-physical.
-            gpa: u64, Hex
+            gpa: u64, 0, 64, Hex;
         ]
         b: [
             /// Its length.
-            length: u64, Bytes
+            length: u64, 0, 64, Bytes;
         ]
+    }
+    /// A pCPU served an SMP call. The caller writes it when it has the answer, to save the target's time; the target does if
+    /// nobody waited any more. [`Event::caller_and_target`] says which pCPU is which. The frame's time is `exit`: the
+    /// target's first stamp after it left its guest, or the moment at which it noticed the call if it was out of its guest
+    /// already when it was kicked.
+    ///
+    /// post <= kick <= exit <= run <= ack, so that the four legs are all five stamps. Each leg saturates at `u32::MAX`.
+    35 SmpCallServed "smp call served" {
+        arg: [
+            /// The target, if its caller wrote this; else the caller.
+            peer: u16, 0, 16, Pcpu;
+            /// How the target had to be kicked.
+            kind: KickKind, 16, 4, Name;
+            /// Its caller wrote this, when it had the answer. Else nobody waited for it, and the target did.
+            by_caller: bool, 20, 1, Name;
+        ]
+        a: [
+            /// From the posting to the caller's stamp before the kick; 0 if the target found the call before that.
+            post_to_kick: u32, 0, 32, Ticks;
+            /// From there to `exit`.
+            kick_to_exit: u32, 32, 32, Ticks;
+        ]
+        b: [
+            /// From `exit` to the start of the function.
+            exit_to_run: u32, 0, 32, Ticks;
+            /// From there to the acknowledgement.
+            run_to_ack: u32, 32, 32, Ticks;
+        ]
+    }
+    /// A pCPU's time-stamp counter was compared with the housekeeping core's.
+    36 PcpuClock "pcpu clock" {
+        arg: [
+            /// Which.
+            pcpu: u16, 0, 16, Pcpu;
+        ]
+        a: [
+            /// How far its time-stamp counter may be ahead of the housekeeping core's at most.
+            ahead: u64, 0, 64, Ticks;
+        ]
+        b: [
+            /// How far it may be behind at most.
+            behind: u64, 0, 64, Ticks;
+        ]
+    }
+    /// A pCPU's state changed.
+    37 PcpuState "pcpu state" {
+        arg: [
+            /// Which.
+            pcpu: u16, 0, 16, Pcpu;
+            /// Its state from now on.
+            state: PcpuStateName, 16, 8, Name;
+        ]
+        a: []
+        b: []
+    }
+    /// A partition's memory was cleared and its image loaded.
+    38 PartitionLoaded "partition loaded" {
+        arg: [
+            /// Which.
+            partition: u16, 0, 16, Partition;
+        ]
+        a: [
+            /// What was cleared and filled.
+            bytes: u64, 0, 64, Bytes;
+        ]
+        b: [
+            /// How long it took.
+            ticks: u64, 0, 64, Ticks;
+        ]
+    }
+}
+
+impl Event {
+    /// The caller's and the target's pCPU of a served SMP call that is in this pCPU's ring; `None` for another event.
+    pub const fn caller_and_target(&self, ring: u16) -> Option<(u16, u16)> {
+        match *self {
+            Self::SmpCallServed { peer, by_caller: true, .. } => Some((ring, peer)),
+            Self::SmpCallServed { peer, by_caller: false, .. } => Some((peer, ring)),
+            _ => None,
+        }
     }
 }
 

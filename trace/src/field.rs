@@ -1,6 +1,6 @@
 //! The fields of events: how they become bits, and how they are shown.
 
-use crate::names::{ExitReason, IcrRefusal, InterruptMode, KickKind, PolicyKind, StopCause};
+use crate::names::{ExitReason, IcrRefusal, InterruptMode, KickKind, PcpuStateName, PolicyKind, StopCause};
 
 /// What a field's number means, for display.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,4 +84,36 @@ macro_rules! name_fields {
         fn value(self) -> Value { Value::Name(self.name()) }
     })+ };
 }
-name_fields!(ExitReason, StopCause, IcrRefusal, KickKind, PolicyKind, InterruptMode);
+name_fields!(ExitReason, StopCause, IcrRefusal, KickKind, PolicyKind, InterruptMode, PcpuStateName);
+
+/// The lowest `width` bits, 1 to 64 of them.
+const fn low_bits(width: u32) -> u64 {
+    u64::MAX >> (u64::BITS - width)
+}
+
+/// The bits `low..low + width` of a word, in place, for a field's value. A value too wide is cut. With constant places
+/// this is a mask and a shift, and nothing at all for a field of 64 bits.
+#[inline(always)]
+pub(crate) const fn put(low: u32, width: u32, bits: u64) -> u64 {
+    (bits & low_bits(width)) << low
+}
+
+/// The reverse of [`put`].
+#[inline(always)]
+pub(crate) const fn get(low: u32, width: u32, word: u64) -> u64 {
+    (word >> low) & low_bits(width)
+}
+
+/// The fields' places, (low, width) each, lie within the lowest `bits` bits of a word and apart from each other.
+pub(crate) const fn are_apart(places: &[(u32, u32)], bits: u32) -> bool {
+    let (mut taken, mut i) = (0, 0);
+    while i < places.len() {
+        let (low, width) = places[i];
+        if width == 0 || low + width > bits || taken & put(low, width, u64::MAX) != 0 {
+            return false;
+        }
+        taken |= put(low, width, u64::MAX);
+        i += 1;
+    }
+    true
+}

@@ -46,7 +46,8 @@ pub enum HistogramId {
     /// From a guest's exit to the physical ICR write that forwards its IPI.
     IcrForward,
     /// From the sender's stamp to the target's first stamp after the exit, kicked by NMI; to when it was served, if the
-    /// target was out of its guest already.
+    /// target was out of its guest already. In the bank of the caller of the SMP call, or in the target's if nobody
+    /// waited for its answer any more: each served call counts once in the machine.
     KickNmi,
     /// The same, kicked by a vector.
     KickVector,
@@ -108,13 +109,13 @@ impl HistogramId {
 
 /// One histogram in shared memory. All zeros is empty.
 #[repr(C, align(64))]
-struct Cells {
-    count: AtomicU64,
-    sum: AtomicU64,
-    max: AtomicU64,
+pub(crate) struct Cells {
+    pub(crate) count: AtomicU64,
+    pub(crate) sum: AtomicU64,
+    pub(crate) max: AtomicU64,
     /// `u64::MAX` minus the minimum, so that zeroed memory is an empty histogram.
-    min_inverted: AtomicU64,
-    buckets: [AtomicU32; BUCKETS],
+    pub(crate) min_inverted: AtomicU64,
+    pub(crate) buckets: [AtomicU32; BUCKETS],
 }
 
 #[cfg(not(loom))]
@@ -132,7 +133,7 @@ pub struct HistogramBank<'a> {
 // SAFETY: the memory behind it is only ever accessed through atomics.
 unsafe impl Send for HistogramBank<'_> {}
 
-impl HistogramBank<'_> {
+impl<'a> HistogramBank<'a> {
     /// A bank at `base`.
     ///
     /// # Safety
@@ -142,11 +143,17 @@ impl HistogramBank<'_> {
         Self { cells: base.cast(), memory: PhantomData }
     }
 
+    /// The counters of one histogram.
+    #[inline(always)]
+    pub(crate) fn cells(&self, id: HistogramId) -> &'a Cells {
+        // SAFETY: the index is below `HistogramId::COUNT`, which `BANK_LEN` covers (contract of `new`).
+        unsafe { self.cells.add(id.as_index()).as_ref() }
+    }
+
     /// A copy of one histogram.
     #[cfg(any(test, feature = "std", loom))]
     pub fn snapshot(&self, id: HistogramId) -> HistogramSnapshot {
-        // SAFETY: as in `record`.
-        let cells = unsafe { self.cells.add(id.as_index()).as_ref() };
+        let cells = self.cells(id);
         HistogramSnapshot {
             id,
             count: cells.count.load(Ordering::Relaxed),
@@ -158,10 +165,9 @@ impl HistogramBank<'_> {
     }
 
     /// Counts a duration: wait-free, with a bounded handful of plain loads and stores.
-    #[inline]
+    #[inline(always)]
     pub fn record(&mut self, id: HistogramId, ticks: u64) {
-        // SAFETY: the index is below `HistogramId::COUNT`, which `BANK_LEN` covers (contract of `new`).
-        let cells = unsafe { self.cells.add(id.as_index()).as_ref() };
+        let cells = self.cells(id);
         // SAFETY: `bucket_of` is below `BUCKETS` for every value.
         let bucket = unsafe { cells.buckets.get_unchecked(bucket_of(ticks)) };
         // Relaxed loads and stores, no read-modify-write: there is one writer, and no counter orders another.

@@ -8,6 +8,7 @@
 //! - [`early`]: a ring for what is logged before there is a region.
 //! - [`event`]: the events. [`names`]: the enumerations in them.
 //! - [`histogram`]: log-linear histograms in fixed memory.
+//! - [`live`]: looks at histograms and rings that others are writing, without memory of one's own.
 //! - `logger` (feature `logger`): defmt's global logger.
 //! - `snapshot`, `reader` and `file` (feature `std`): decoding on the host, and the file that carries a trace out.
 #![cfg_attr(not(any(test, feature = "std", loom)), no_std)]
@@ -20,6 +21,7 @@ mod field;
 pub mod file;
 pub mod histogram;
 pub mod layout;
+pub mod live;
 #[cfg(feature = "logger")]
 pub mod logger;
 pub mod names;

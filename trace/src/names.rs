@@ -182,3 +182,17 @@ named! {
         Emulated = 1 => "emulated",
     }
 }
+
+named! {
+    /// What a pCPU is good for.
+    PcpuStateName {
+        /// It is not up, or does not answer any more.
+        Offline = 0 => "offline",
+        /// It runs, in its guest or for the hypervisor, and answers calls.
+        Online = 1 => "online",
+        /// It waits for a partition to be started, and answers calls.
+        Parked = 2 => "parked",
+        /// It has stopped for good and answers nothing.
+        Stopped = 3 => "stopped",
+    }
+}

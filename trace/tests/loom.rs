@@ -94,3 +94,40 @@ fn a_reader_that_is_lapped_sees_no_torn_log() {
     model::<4>(2, 2, 2, 2);
     model::<4>(1, 2, 1, 2);
 }
+
+/// What a console sees of a ring while its pCPU writes it.
+#[test]
+fn a_level_is_true_while_the_ring_is_written() {
+    let seen = Arc::new(Mutex::new(BTreeSet::new()));
+    let levels = Arc::clone(&seen);
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = Some(3);
+    builder.check(move || {
+        let ring: &'static StaticRing<4> = Box::leak(Box::new(StaticRing::new()));
+        let mut writer = ring.ring().writer();
+        (0..2).for_each(|i| writer.record(i, mark(i)));
+        let producer = thread::spawn(move || {
+            let mut writer = ring.ring().writer();
+            writer.log(2, &[2; LOG_LEN_MAX]);
+            writer.record(3, mark(3));
+        });
+        let level = ring.ring().level();
+        assert!([2, 4, 5].contains(&level.written_slots), "{level:?}");
+        // A log that is committed and not yet counted is one too many here, as it has one continuation slot.
+        let frames = match level.written_slots {
+            2 => 2..=2,
+            4 => 3..=4,
+            _ => 4..=4,
+        };
+        assert!(frames.contains(&level.written_frames), "{level:?}");
+        assert_eq!(u64::from(level.used), level.written_slots.min(4));
+        assert_eq!(level.overwritten_slots, level.written_slots.saturating_sub(4));
+        levels.lock().unwrap().insert(level.written_slots);
+        producer.join().unwrap();
+        let level = ring.ring().level();
+        assert_eq!((level.written_slots, level.written_frames, level.used), (5, 4, 4));
+        // SAFETY: leaked above; the producer has ended, nothing else refers to it.
+        drop(unsafe { Box::from_raw(std::ptr::from_ref(ring).cast_mut()) });
+    });
+    assert_eq!(seen.lock().unwrap().len(), 3);
+}

@@ -5,7 +5,7 @@ use clap::{Args, Subcommand};
 use partita_host::outcome::{EXIT_DAMAGED_TRACE, EXIT_OK};
 use partita_host::progress::Step;
 use partita_host::trace::{
-    DecodeOptions, Decoder, HistFile, KindFilter, LatencySource, Origin, Trace, chart, histograms,
+    DecodeOptions, Decoder, HistFile, KindFilter, LatencySource, Origin, Trace, chart, histograms, leg_frames_lines,
 };
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -47,16 +47,19 @@ struct Decode {
     /// Show only frames that this pCPU wrote, in the hypervisor or in a guest
     #[arg(long, value_name = "N")]
     pcpu: Option<u16>,
-    /// Show only frames of this kind, such as exit, icr-forward, kick or log; can be given several times
+    /// Show only frames of this kind, such as exit, icr-forward, smp-call-served or log; can be given several times
     #[arg(long = "kind", value_name = "NAME")]
     kinds: Vec<KindFilter>,
 }
 
-/// Draw the histograms of exits, IPIs, kicks and SMP calls
+/// Draw the histograms of exits, IPIs, kicks, SMP calls and their legs
 ///
-/// Of each there can be two: one of the frames that are still in the rings, where each value is exact (ring), and one
-/// that the hypervisor keeps in fixed memory, which has every value since the start (always_on). Its percentiles are
-/// exact to a sixteenth.
+/// Of each but the legs there can be two: one of the frames that are still in the rings, where each value is exact (ring),
+/// and one that the hypervisor keeps in fixed memory, which has every value since the start (always_on). Its percentiles
+/// are exact to a sixteenth.
+///
+/// The legs of an SMP call lie between its five stamps: post, kick, exit, run, ack. They come from the frames that are
+/// still in the rings; it is said how many calls were served, how many of them are counted, and what each ring has lost.
 #[derive(Debug, Args)]
 #[command(after_help = EXIT_CODES)]
 struct Hist {
@@ -131,6 +134,7 @@ impl Hist {
                 writeln!(out, "Latencies in ticks of the {} clock{}", hist.clock.name(), frequency(trace.tsc_hz))?;
                 writeln!(out, "{}", chart::table(&hist, trace.tsc_hz).trim_fmt())?;
             }
+            print_legs(out, &hist, trace.tsc_hz)?;
             for source in hist.sources.iter().filter(|source| !is_repeated(source, &hist)) {
                 writeln!(out)?;
                 chart::chart(source, trace.tsc_hz).iter().try_for_each(|line| writeln!(out, "{line}"))?;
@@ -142,6 +146,18 @@ impl Hist {
         })?;
         Ok(exit_code(&trace))
     }
+}
+
+/// The legs of SMP calls, and what they are from.
+fn print_legs(out: &mut dyn Write, hist: &HistFile, tsc_hz: Option<u64>) -> io::Result<()> {
+    if hist.smp_leg_frames.is_empty() {
+        return Ok(());
+    }
+    writeln!(out, "\nLegs of SMP calls, by target and kick")?;
+    if let Some(table) = chart::leg_table(hist, tsc_hz) {
+        writeln!(out, "{}", table.trim_fmt())?;
+    }
+    leg_frames_lines(&hist.smp_leg_frames).iter().try_for_each(|line| writeln!(out, "{line}"))
 }
 
 /// Whether a histogram in fixed memory holds just the values that its ring still has, whose chart is the finer one.

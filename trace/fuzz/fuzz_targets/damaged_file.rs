@@ -7,10 +7,22 @@ use libfuzzer_sys::fuzz_target;
 use partita_trace::event::Event;
 use partita_trace::file::{Section, TraceFile};
 use partita_trace::layout::{REGION_ALIGN, Region, RegionSpec, WriterKind};
+use partita_trace::names::KickKind;
 use partita_trace::snapshot::Body;
 
 const SPEC: RegionSpec =
     RegionSpec { writer: WriterKind::Bare, pcpus: 2, ring_slots: 128, histograms: false, tsc_hz: 1, build_id: [1; 20] };
+
+/// Of payload words that are one field, and of such that are shared by two.
+fn event(i: u64) -> Event {
+    if i % 4 == 1 {
+        let [post_to_kick, kick_to_exit, exit_to_run, run_to_ack] = [1, 2, 3, 4].map(|leg| leg * i as u32);
+        let (peer, kind, by_caller) = (3, KickKind::Vector, i % 8 == 1);
+        Event::SmpCallServed { peer, kind, by_caller, post_to_kick, kick_to_exit, exit_to_run, run_to_ack }
+    } else {
+        Event::Sample { row: 1, ticks: i, index: i }
+    }
+}
 
 fn good_file() -> &'static [u8] {
     static FILE: OnceLock<Vec<u8>> = OnceLock::new();
@@ -26,7 +38,7 @@ fn good_file() -> &'static [u8] {
             for i in 0..u64::from(ring + 1) * 70 {
                 match i % 4 {
                     0 => writer.log(i, &[i as u8; 40]),
-                    _ => writer.record(i, Event::Sample { row: 1, ticks: i, index: i }),
+                    _ => writer.record(i, event(i)),
                 }
             }
         }
@@ -54,7 +66,7 @@ fuzz_target!(|data: (Vec<(u16, u8)>, Option<u16>)| {
             let i = frame.tsc;
             match frame.body {
                 Body::Log(bytes) => assert_eq!(bytes, [i as u8; 40]),
-                body => assert_eq!(body, Body::Event(Event::Sample { row: 1, ticks: i, index: i })),
+                body => assert_eq!(body, Body::Event(event(i))),
             }
         }
     }

@@ -3,16 +3,14 @@
 use crate::common::{Memory, SPEC};
 use partita_trace::event::Event;
 use partita_trace::histogram::{BANK_LEN, BUCKETS, HISTOGRAM_LEN, HistogramId};
-use partita_trace::names::{ExitReason, IcrRefusal, InterruptMode, KickKind, PolicyKind, StopCause};
+use partita_trace::names::{ExitReason, IcrRefusal, InterruptMode, KickKind, PcpuStateName, PolicyKind, StopCause};
 
 /// Each event with its `kind_arg`, and payload words.
 const GOLDEN: &[(Event, u32, u64, u64)] = &[
     (Event::Exit { reason: ExitReason::Kick, detail16: 0x1234, ticks: 105, detail: 0xD }, 0x1234_0910, 105, 0xD),
     (Event::IcrForward { vector: 0xEC, targets: 3, ticks: 61, icr: 0xC00EC }, 0x0003_EC11, 61, 0xC00EC),
     (Event::IcrRefused { cause: IcrRefusal::ForeignDestination, icr: 0x30 }, 0x0000_0212, 0x30, 0),
-    (Event::Kick { kind: KickKind::Vector, sender: 5, sent: 1000, ticks: 41 }, 0x0005_0113, 1000, 41),
     (Event::SmpCall { targets: 2, late: 1, ticks: 175, first_late: 3 }, 0x0010_0214, 175, 3),
-    (Event::SmpCallServed { caller: 7, posted: 900, ticks: 12 }, 0x0000_0715, 900, 12),
     (Event::GuestNmi { target: 2, icr: 0x400 }, 0x0000_0216, 0x400, 0),
     (Event::GuestInit { target: 3, icr: 0x500 }, 0x0000_0317, 0x500, 0),
     (Event::GuestSipi { target: 3, vector: 0x9F, icr: 0x69F }, 0x9F00_0318, 0x69F, 0),
@@ -36,7 +34,27 @@ const GOLDEN: &[(Event, u32, u64, u64)] = &[
     (Event::InterruptMode { partition: 2, mode: InterruptMode::Emulated, pcpus: 0b1100 }, 0x0100_0220, 0b1100, 0),
     (Event::PcpuOnline { pcpu: 3, hardware_id: 0x10 }, 0x0000_0321, 0x10, 0),
     (Event::WindowAdded { partition: 1, gpa: 0x20_0000, length: 0x10_0000 }, 0x0000_0122, 0x20_0000, 0x10_0000),
+    (
+        Event::SmpCallServed {
+            peer: 7,
+            kind: KickKind::Vector,
+            by_caller: true,
+            post_to_kick: 0x10,
+            kick_to_exit: 0x3C,
+            exit_to_run: 0x60,
+            run_to_ack: u32::MAX,
+        },
+        0x1100_0723,
+        0x0000_003C_0000_0010,
+        0xFFFF_FFFF_0000_0060,
+    ),
+    (Event::PcpuClock { pcpu: 3, ahead: 40, behind: 55 }, 0x0000_0324, 40, 55),
+    (Event::PcpuState { pcpu: 2, state: PcpuStateName::Parked }, 0x0200_0225, 0, 0),
+    (Event::PartitionLoaded { partition: 1, bytes: 2 << 20, ticks: 70_000 }, 0x0000_0126, 2 << 20, 70_000),
 ];
+
+/// Kinds that no event has any more. Their numbers are never used again.
+const RETIRED: &[u8] = &[19, 21];
 
 #[test]
 fn every_event_has_its_golden_words() {
@@ -51,6 +69,19 @@ fn every_event_has_its_golden_words() {
 fn no_event_is_without_golden_words() {
     let golden: Vec<_> = GOLDEN.iter().map(|(event, ..)| (event.kind(), event.name())).collect();
     assert_eq!(golden, Event::KINDS);
+}
+
+#[test]
+fn retired_kinds_are_unknown() {
+    let doc = include_str!("../../../docs/trace-format.md");
+    for kind in RETIRED {
+        assert!(Event::KINDS.iter().all(|(known, _)| known != kind), "{kind} is used again");
+        assert_eq!(Event::decode(*kind, 0, 0, 0), None);
+        assert!(
+            doc.contains(&format!("| {kind} | (retired) |")),
+            "docs/trace-format.md does not say that {kind} is retired"
+        );
+    }
 }
 
 #[test]
@@ -80,9 +111,55 @@ fn the_words_lie_in_a_slot_as_documented() {
 }
 
 #[test]
+fn a_served_call_tells_its_caller_and_its_target_whoever_wrote_it() {
+    let served = |arg| Event::decode(35, arg, 0, 0).unwrap();
+    assert_eq!(served(0x10_0007).caller_and_target(2), Some((2, 7)));
+    assert_eq!(served(0x00_0007).caller_and_target(2), Some((7, 2)));
+    // The kind of kick is no part of it.
+    assert_eq!(served(0x11_FFFF).caller_and_target(0), Some((0, u16::MAX)));
+    assert_eq!(Event::Mark { id: 7, first: 0, second: 0 }.caller_and_target(2), None);
+}
+
+#[test]
 fn a_field_that_is_too_wide_is_cut_and_leaves_its_neighbours_alone() {
     let event = Event::SmpCall { targets: 0x1FFF, late: 0, ticks: 0, first_late: 0 };
     assert_eq!(event.encode().kind_arg, 0x000F_FF14);
+}
+
+#[cfg(not(miri))]
+mod properties {
+    use super::*;
+    use partita_trace::event::{ARG_MAX, Encoded};
+    use proptest::prelude::*;
+
+    proptest! {
+        /// Whatever the four legs are, each comes back, and none touches its neighbour.
+        #[test]
+        fn the_legs_of_a_served_call_survive(
+            peer in any::<u16>(),
+            by_vector in any::<bool>(),
+            by_caller in any::<bool>(),
+            legs in prop::array::uniform4(prop_oneof![Just(0), Just(u32::MAX), 0..1000u32, any::<u32>()]),
+        ) {
+            let kind = if by_vector { KickKind::Vector } else { KickKind::Nmi };
+            let [post_to_kick, kick_to_exit, exit_to_run, run_to_ack] = legs;
+            let event =
+                Event::SmpCallServed { peer, kind, by_caller, post_to_kick, kick_to_exit, exit_to_run, run_to_ack };
+            let Encoded { kind_arg, a, b } = event.encode();
+            prop_assert_eq!([a as u32, (a >> 32) as u32, b as u32, (b >> 32) as u32], legs);
+            prop_assert_eq!(Event::decode(kind_arg as u8, kind_arg >> 8, a, b), Some(event));
+        }
+
+        /// Whatever lies in a slot, it is an event that encodes to the same fields, or none.
+        #[test]
+        fn what_is_decoded_encodes_to_itself(kind in any::<u8>(), arg in 0..=ARG_MAX, a in any::<u64>(), b in any::<u64>()) {
+            if let Some(event) = Event::decode(kind, arg, a, b) {
+                let again = event.encode();
+                prop_assert_eq!(again.kind_arg as u8, kind);
+                prop_assert_eq!(Event::decode(kind, again.kind_arg >> 8, again.a, again.b), Some(event));
+            }
+        }
+    }
 }
 
 #[test]
@@ -118,6 +195,7 @@ fn the_numbers_of_names_are_theirs() {
         "0 msr read,1 msr write,2 port in,3 port out,4 cpuid,5 xsetbv,6 apic page,7 hypercall,8 instruction,9 other",
     );
     check(KickKind::ALL, |v| v as u8, KickKind::name, "0 nmi,1 vector");
+    check(PcpuStateName::ALL, |v| v as u8, PcpuStateName::name, "0 offline,1 online,2 parked,3 stopped");
     check(InterruptMode::ALL, |v| v as u8, InterruptMode::name, "0 LAPIC passthrough,1 emulated");
 }
 

@@ -1,4 +1,4 @@
-//! The tests of the trace: golden numbers, rings, histograms, regions, files, damage.
+//! The tests of the trace: golden numbers, rings, histograms, live looks, regions, files, damage.
 #![cfg(not(loom))]
 
 mod common;
@@ -7,5 +7,6 @@ mod common;
 mod file;
 mod golden;
 mod histogram;
+mod live;
 mod region;
 mod ring;

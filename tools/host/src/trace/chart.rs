@@ -1,6 +1,7 @@
 //! Histograms in a terminal: a table of all, then a chart of each. At most [`WIDTH`] columns, no colour.
 
 use super::hist::{Bucket, HistFile, LatencySource};
+use super::smp_legs;
 pub use super::text::WIDTH;
 use super::text::{nanoseconds, plain_table, short_duration};
 use comfy_table::Table;
@@ -12,16 +13,43 @@ const BAR: usize = 40;
 /// Eighths of a column, from one to seven.
 const EIGHTHS: [char; 7] = ['▏', '▎', '▍', '▌', '▋', '▊', '▉'];
 
-/// One line for each source. Durations are shown in other units, too, where a tick is not a nanosecond.
+/// One line for each source but the legs of SMP calls. Durations are shown in other units, too, where a tick is not a
+/// nanosecond.
 pub fn table(hist: &HistFile, tsc_hz: Option<u64>) -> Table {
+    let sources = hist.sources.iter().filter(|source| source.kind != smp_legs::KIND);
+    figures_table(&["latency", "source", "pCPU"], 2, sources, tsc_hz, |source| {
+        [title(source), source.source.name().to_owned(), source.pcpu.to_string()]
+    })
+}
+
+/// One line for each leg of the SMP calls of each target and kind of kick, with durations as in [`table`]. `None` if
+/// there are none.
+pub fn leg_table(hist: &HistFile, tsc_hz: Option<u64>) -> Option<Table> {
+    let mut sources = hist.sources.iter().filter(|source| source.kind == smp_legs::KIND).peekable();
+    sources.peek()?;
+    let table = figures_table(&["target", "kick", "leg"], 3, sources, tsc_hz, |source| {
+        let target = format!("pCPU {}", source.pcpu);
+        [target, source.kick.unwrap_or_default().to_owned(), leg(source)]
+    });
+    Some(table)
+}
+
+/// A table of sources: three columns that say which it is, of which the first `words` are words, then its figures.
+fn figures_table<'a>(
+    which: &[&str; 3],
+    words: usize,
+    sources: impl Iterator<Item = &'a LatencySource>,
+    tsc_hz: Option<u64>,
+    describe: impl Fn(&LatencySource) -> [String; 3],
+) -> Table {
     let hz = tsc_hz.filter(|hz| !is_nanoseconds(*hz));
-    let mut header = vec!["latency", "source", "pCPU", "count", "min", "p50", "p99", "max"];
+    let mut header = [&which[..], &["count", "min", "p50", "p99", "max"]].concat();
     if hz.is_some() {
         header.extend(["p50", "p99", "max"]);
     }
-    let mut table = plain_table(&header, 2);
-    for source in &hist.sources {
-        let mut row = vec![title(source), source.source.name().to_owned(), source.pcpu.to_string()];
+    let mut table = plain_table(&header, words);
+    for source in sources {
+        let mut row = describe(source).to_vec();
         row.extend([source.count, source.min, source.p50, source.p99, source.max].map(|n| n.to_string()));
         if let Some(hz) = hz {
             let short = |ticks| nanoseconds(ticks, hz).map(short_duration).unwrap_or_default();
@@ -32,6 +60,11 @@ pub fn table(hist: &HistFile, tsc_hz: Option<u64>) -> Table {
     table
 }
 
+/// A leg, as the way between its two stamps.
+fn leg(source: &LatencySource) -> String {
+    source.name.replace('_', "->")
+}
+
 /// Whether a tick is a nanosecond.
 pub const fn is_nanoseconds(tsc_hz: u64) -> bool {
     tsc_hz == 1_000_000_000
@@ -39,7 +72,10 @@ pub const fn is_nanoseconds(tsc_hz: u64) -> bool {
 
 /// Kind and name, without saying the same twice.
 fn title(source: &LatencySource) -> String {
-    let LatencySource { kind, name, .. } = source;
+    let LatencySource { kind, name, kick, .. } = source;
+    if let Some(kick) = kick {
+        return format!("{kind} {}, kick by {kick}", leg(source));
+    }
     let name = name.strip_prefix(kind).and_then(|rest| rest.strip_prefix('.')).unwrap_or(name);
     format!("{kind} {name}")
 }
@@ -183,6 +219,7 @@ mod tests {
         LatencySource {
             kind: "ipi",
             name: "ipi.roundtrip_hlt",
+            kick: None,
             pcpu: 2,
             source: Origin::Ring,
             count: total,

@@ -1,6 +1,7 @@
 //! Latencies: from the events in the rings, and from the histograms that the hypervisor always keeps.
 
 use super::load::{Owner, Trace, TraceRegion};
+use super::smp_legs::{self, LegFrames};
 use crate::run_info::ClockName;
 use hdrhistogram::Histogram;
 use partita_rows::{Row, Summary};
@@ -19,8 +20,10 @@ const DIGITS: u8 = 3;
 pub struct HistFile {
     /// How time passed.
     pub clock: ClockName,
-    /// The histograms: by kind, name, pCPU and origin.
+    /// The histograms: by kind, name, pCPU and origin; the legs of SMP calls by target, kick and their order.
     pub sources: Vec<LatencySource>,
+    /// How many of the SMP calls that were served the legs are from.
+    pub smp_leg_frames: LegFrames,
 }
 
 /// Where a histogram comes from.
@@ -46,11 +49,15 @@ impl Origin {
 /// The latencies of one thing on one pCPU, in ticks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct LatencySource {
-    /// `exit`, `ipi`, `kick` or `smp_call`.
+    /// `exit`, `ipi`, `kick`, `smp_call` or `smp_leg`.
     pub kind: &'static str,
-    /// Its name in its kind.
+    /// Its name in its kind; of an `smp_leg` that of the leg.
     pub name: &'static str,
-    /// The pCPU that recorded it.
+    /// Of an `smp_leg`, how the target had to be kicked: the name of a [`KickKind`](partita_trace::names::KickKind).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kick: Option<&'static str>,
+    /// The pCPU that recorded it; of an `smp_leg` the target. A `kick` is recorded by the caller of the SMP call that it
+    /// brought, or by the target if nobody waited for that call.
     pub pcpu: u16,
     /// Where it comes from.
     pub source: Origin,
@@ -114,7 +121,10 @@ pub fn histograms(trace: &Trace) -> (HistFile, Vec<String>) {
         samples.into_iter().filter_map(|((kind, name, pcpu), mut values)| from_samples(kind, name, pcpu, &mut values)),
     );
     sources.sort_by_key(|source| (source.kind, source.name, source.pcpu, source.source));
-    (HistFile { clock, sources }, notes)
+    let of_hypervisor = trace.regions.iter().filter(|region| region.owner == Owner::Hypervisor);
+    let (legs, smp_leg_frames) = smp_legs::collect(of_hypervisor);
+    sources.extend(legs);
+    (HistFile { clock, sources, smp_leg_frames }, notes)
 }
 
 fn collect_ring_samples(
@@ -124,8 +134,16 @@ fn collect_ring_samples(
 ) {
     for ring in &region.dump.rings {
         let mut left_out = 0;
+        let mut unknown: BTreeMap<u8, u64> = BTreeMap::new();
         for frame in ring.frames() {
-            let Body::Event(event) = frame.body else { continue };
+            let event = match frame.body {
+                Body::Event(event) => event,
+                Body::Unknown { kind, .. } => {
+                    *unknown.entry(kind).or_default() += 1;
+                    continue;
+                }
+                Body::Log(_) => continue,
+            };
             let Some((kind, name, ticks)) = latency(&event, &region.owner) else { continue };
             match region.owner.pcpu(frame.ring) {
                 Some(pcpu) => samples.entry((kind, name, pcpu)).or_default().push(ticks),
@@ -135,6 +153,11 @@ fn collect_ring_samples(
         if left_out > 0 {
             let ring = region.owner.ring_name(ring.ring);
             notes.push(format!("{left_out} samples of {ring} are left out: system.toml does not tell its pCPU"));
+        }
+        if !unknown.is_empty() {
+            let kinds: Vec<_> = unknown.iter().map(|(kind, count)| format!("{count} of kind {kind}")).collect();
+            let ring = region.owner.ring_name(ring.ring);
+            notes.push(format!("frames of {ring} that this version cannot read are left out: {}", kinds.join(", ")));
         }
     }
 }
@@ -153,14 +176,22 @@ fn latency(event: &Event, owner: &Owner) -> Option<(&'static str, &'static str, 
     match *event {
         Event::Exit { reason, ticks, .. } => Some(of(HistogramId::Exit(reason), ticks)),
         Event::IcrForward { ticks, .. } => Some(of(HistogramId::IcrForward, ticks)),
-        Event::Kick { kind, ticks, .. } => Some((HistogramId::KickNmi.kind(), kind.name(), ticks)),
+        Event::SmpCallServed { kind, kick_to_exit, .. } => {
+            Some((HistogramId::KickNmi.kind(), kind.name(), kick_to_exit.into()))
+        }
         // A call that came too late has no round trip.
         Event::SmpCall { late: 0, ticks, .. } => Some(of(HistogramId::SmpCall, ticks)),
         _ => None,
     }
 }
 
-fn from_samples(kind: &'static str, name: &'static str, pcpu: u16, values: &mut [u64]) -> Option<LatencySource> {
+/// The histogram of these values; `None` if there are none.
+pub(super) fn from_samples(
+    kind: &'static str,
+    name: &'static str,
+    pcpu: u16,
+    values: &mut [u64],
+) -> Option<LatencySource> {
     let Summary { min, p50, p99, max } = Summary::of(values)?;
     let mut histogram = Histogram::<u64>::new_with_bounds(1, max.max(2), DIGITS).ok()?;
     for value in values.iter() {
@@ -174,7 +205,7 @@ fn from_samples(kind: &'static str, name: &'static str, pcpu: u16, values: &mut 
     });
     let buckets = buckets.collect();
     let count = values.len() as u64;
-    Some(LatencySource { kind, name, pcpu, source: Origin::Ring, count, min, p50, p99, max, buckets })
+    Some(LatencySource { kind, name, kick: None, pcpu, source: Origin::Ring, count, min, p50, p99, max, buckets })
 }
 
 fn from_snapshot(pcpu: u16, snapshot: &HistogramSnapshot) -> LatencySource {
@@ -185,6 +216,7 @@ fn from_snapshot(pcpu: u16, snapshot: &HistogramSnapshot) -> LatencySource {
     LatencySource {
         kind: snapshot.id.kind(),
         name: snapshot.id.name(),
+        kick: None,
         pcpu,
         source: Origin::AlwaysOn,
         count: snapshot.count,

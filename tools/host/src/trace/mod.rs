@@ -14,6 +14,7 @@ mod hist;
 mod load;
 mod logs;
 mod merge;
+mod smp_legs;
 mod summary;
 mod text;
 
@@ -22,5 +23,6 @@ pub use hist::{Bucket, HistFile, LatencySource, Origin, histograms};
 pub use load::{LoadError, Owner, Trace, TraceRegion};
 pub use logs::{LogLine, LogTables};
 pub use merge::{Item, Merged, merged};
+pub use smp_legs::{LegFrames, LegRing, leg_frames_lines};
 pub use summary::summary;
 pub use text::nanoseconds;

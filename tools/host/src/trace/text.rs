@@ -63,14 +63,14 @@ pub(super) fn columns(trace: &Trace, frame: &Frame, origin: &str) -> String {
         // Writing to a string does not fail.
         let _ = write!(line, " {ns:>16}");
     }
-    let _ = write!(line, "  {origin:<12}  {:<15}", kind_name(&frame.body));
+    let _ = write!(line, "  {origin:<12}  {:<16}", kind_name(&frame.body));
     line
 }
 
 /// The heading of the columns.
 pub(super) fn heading(trace: &Trace) -> String {
     let ns = if trace.tsc_hz.is_some() { format!(" {:>16}", "ns") } else { String::new() };
-    format!("{:>16}{ns}  {:<12}  {:<15}  what", "ticks", "where", "event")
+    format!("{:>16}{ns}  {:<12}  {:<16}  what", "ticks", "where", "event")
 }
 
 /// The fields of an event.

@@ -1,7 +1,7 @@
 //! Traces that are not whole.
 
 use crate::common::{GUEST, HYPERVISOR, decoded, file, region, run_dir};
-use partita_host::trace::{DecodeOptions, Decoder, LoadError, Trace, histograms};
+use partita_host::trace::{DecodeOptions, Decoder, LoadError, Trace, chart, histograms, leg_frames_lines};
 use partita_trace::event::Event;
 use partita_trace::layout::RegionHeader;
 use partita_trace::ring::{RING_HEAD_LEN, SLOT_LEN};
@@ -111,8 +111,10 @@ fn view(bytes: &[u8]) {
         let mut decoder = Decoder::new(&trace);
         decoder.write(&mut std::io::sink(), &DecodeOptions::default()).unwrap();
         let (hist, _) = histograms(&trace);
-        partita_host::trace::chart::table(&hist, trace.tsc_hz).trim_fmt();
-        hist.sources.iter().for_each(|source| drop(partita_host::trace::chart::chart(source, trace.tsc_hz)));
+        chart::table(&hist, trace.tsc_hz).trim_fmt();
+        chart::leg_table(&hist, trace.tsc_hz).iter().for_each(|table| drop(table.trim_fmt()));
+        leg_frames_lines(&hist.smp_leg_frames);
+        hist.sources.iter().for_each(|source| drop(chart::chart(source, trace.tsc_hz)));
     }
 }
 

@@ -2,23 +2,36 @@
 //! expected text anew.
 
 use crate::common::{GUEST, HYPERVISOR, decoded, defmt_elf, file, region, run_dir};
-use partita_host::trace::{DecodeOptions, KindFilter, Trace, chart, histograms};
+use partita_host::trace::{DecodeOptions, KindFilter, Trace, chart, histograms, leg_frames_lines};
 use partita_trace::event::Event;
 use partita_trace::histogram::HistogramId;
-use partita_trace::names::{ExitReason, IcrRefusal, InterruptMode, KickKind, PolicyKind, StopCause};
+use partita_trace::names::{ExitReason, IcrRefusal, InterruptMode, KickKind, PcpuStateName, PolicyKind, StopCause};
 use std::path::{Path, PathBuf};
 
 /// Each event of the hypervisor, and the pCPU that records it.
 const EVENTS: &[(u16, Event)] = &[
     (0, Event::PcpuOnline { pcpu: 2, hardware_id: 2 }),
+    (2, Event::PcpuClock { pcpu: 2, ahead: 40, behind: 55 }),
+    (0, Event::PcpuState { pcpu: 2, state: PcpuStateName::Parked }),
+    (2, Event::PartitionLoaded { partition: 0, bytes: 64 << 20, ticks: 70_000_000 }),
     (0, Event::InterruptMode { partition: 0, mode: InterruptMode::LapicPassthrough, pcpus: 0b1100 }),
     (0, Event::PartitionStart { partition: 0, memory: 64 << 20, hpa: 0x1000_0000 }),
     (0, Event::WindowAdded { partition: 0, gpa: 0x20_0000, length: 0x10_0000 }),
     (2, Event::Exit { reason: ExitReason::Cpuid, detail16: 0, ticks: 105, detail: 0x4000_0100 }),
     (2, Event::IcrForward { vector: 0xEC, targets: 1, ticks: 61, icr: 0x3_0000_00EC }),
     (2, Event::IcrRefused { cause: IcrRefusal::ForeignDestination, icr: 0x30 }),
-    (3, Event::Kick { kind: KickKind::Nmi, sender: 0, sent: 10_600, ticks: 41 }),
-    (3, Event::SmpCallServed { caller: 0, posted: 10_500, ticks: 12 }),
+    (
+        0,
+        Event::SmpCallServed {
+            peer: 3,
+            kind: KickKind::Nmi,
+            by_caller: true,
+            post_to_kick: 9,
+            kick_to_exit: 41,
+            exit_to_run: 60,
+            run_to_ack: 12,
+        },
+    ),
     (0, Event::SmpCall { targets: 1, late: 0, ticks: 175, first_late: u64::MAX }),
     (2, Event::GuestNmi { target: 3, icr: 0x400 }),
     (2, Event::GuestInit { target: 3, icr: 0x500 }),
@@ -49,7 +62,7 @@ fn trace() -> Vec<u8> {
         let mut bank = region.histograms(2).unwrap();
         bank.record(HistogramId::Exit(ExitReason::Cpuid), 105);
         bank.record(HistogramId::Exit(ExitReason::Cpuid), 4321);
-        region.histograms(3).unwrap().record(HistogramId::KickNmi, 41);
+        region.histograms(0).unwrap().record(HistogramId::KickNmi, 41);
     });
     let guest = region(&GUEST, |region| {
         let mut writers: Vec<_> = (0..2).map(|vcpu| region.ring(vcpu).unwrap().writer()).collect();
@@ -98,6 +111,8 @@ fn histograms_are_drawn_and_written() {
     assert_eq!(notes, Vec::<String>::new());
     assert_golden("hist.json", &(serde_json::to_string_pretty(&hist).unwrap() + "\n"));
     let mut text = chart::table(&hist, trace.tsc_hz).trim_fmt() + "\n";
+    text += &format!("\n{}\n", chart::leg_table(&hist, trace.tsc_hz).unwrap().trim_fmt());
+    text += &format!("{}\n", leg_frames_lines(&hist.smp_leg_frames).join("\n"));
     for source in &hist.sources {
         text += &format!("\n{}\n", chart::chart(source, trace.tsc_hz).join("\n"));
     }
@@ -114,9 +129,9 @@ fn filters_choose_frames() {
     let kinds = |names: &[&str]| names.iter().map(|name| name.parse::<KindFilter>().unwrap()).collect();
     let logs = lines(DecodeOptions { kinds: kinds(&["log"]), ..Default::default() });
     assert!(logs.len() == 4 && logs[0].contains("hello") && logs[1].contains("seven is 7"), "{logs:#?}");
-    // The hypervisor's exit and the guest's claim are on the same pCPU.
-    let on_3 = lines(DecodeOptions { pcpu: Some(3), kinds: kinds(&["kick", "claim"]), ..Default::default() });
-    assert!(on_3.len() == 2 && on_3[0].contains("claim") && on_3[1].contains("kick"), "{on_3:#?}");
+    // The hypervisor's injection and the guest's claim are on the same pCPU.
+    let on_3 = lines(DecodeOptions { pcpu: Some(3), kinds: kinds(&["nmi injected", "claim"]), ..Default::default() });
+    assert!(on_3.len() == 2 && on_3[0].contains("claim") && on_3[1].contains("another=yes"), "{on_3:#?}");
     let all = lines(DecodeOptions::default());
     assert_eq!(lines(DecodeOptions { limit: Some(5), ..Default::default() }), all[..5]);
     assert_eq!(lines(DecodeOptions { tail: Some(5), ..Default::default() }), all[all.len() - 5..]);
