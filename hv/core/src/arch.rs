@@ -3,7 +3,7 @@
 //! x86_64 answers it in `partita-x86`; a mock made of threads answers it in tests. It is resolved at compile
 //! time, and small enough to read in one breath.
 
-use crate::smp_call::Served;
+use crate::smp_call::{Served, Stamps};
 
 /// Number of a physical CPU, dense from 0. It is not an APIC ID: the architecture looks that up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -55,5 +55,17 @@ pub trait Arch: 'static {
     /// the call takes from the target's guest.
     fn smp_call_served(served: &Served) {
         let _ = served;
+    }
+
+    /// What the architecture wants to know about a kick when its call is answered, such as its kind: asked right before
+    /// the kick, and handed to [`Self::smp_call_answered`].
+    fn kick_note(target: PcpuId) -> u8 {
+        let _ = target;
+        0
+    }
+
+    /// Told on the caller about each answer that it waited for and got in time.
+    fn smp_call_answered(target: PcpuId, kick_note: u8, stamps: &Stamps) {
+        let _ = (target, kick_note, stamps);
     }
 }

@@ -122,7 +122,13 @@ mod tests {
         };
         SystemConfig {
             name: Name::try_from("demo").unwrap(),
-            housekeeping: Housekeeping { pcpu: 0, smp_call_hz: 1000, smp_call_deadline_ms: 100, smp_call_rounds: 7 },
+            housekeeping: Housekeeping {
+                pcpu: 0,
+                smp_call_hz: 1000,
+                smp_call_deadline_ms: 100,
+                smp_call_rounds: 7,
+                smp_call_mode: SmpCallMode::Broadcast,
+            },
             trace: TraceConfig { ring_bytes: 64 << 10 },
             partitions: [rt0, linux].into_iter().collect(),
         }
@@ -149,6 +155,7 @@ mod tests {
                 smp_call_hz: u32::MAX,
                 smp_call_deadline_ms: u32::MAX,
                 smp_call_rounds: u32::MAX,
+                smp_call_mode: SmpCallMode::Broadcast,
             },
             trace: TraceConfig { ring_bytes: u32::MAX },
             partitions: core::iter::repeat_n(partition, PARTITIONS_MAX).collect(),
@@ -164,7 +171,7 @@ mod tests {
     fn the_format_keeps_its_bytes() {
         let mut golden = Vec::new();
         golden.extend(b"\x04demo"); // name
-        golden.extend([0, 0xE8, 0x07, 100, 7]); // housekeeping
+        golden.extend([0, 0xE8, 0x07, 100, 7, 1]); // housekeeping
         golden.extend([0x80, 0x80, 0x04]); // trace
         golden.push(2); // partitions
         golden.extend(b"\x03rt0");
@@ -183,7 +190,7 @@ mod tests {
         golden.extend([1, 1, 1, 1]); // identity, console, expect
         assert_eq!(encoded(&small()), golden);
         assert_eq!(decode(&golden), Ok(small()));
-        assert_eq!(partita_abi::bundle::VERSION, 1, "new bytes for a new version, and the other way round");
+        assert_eq!(partita_abi::bundle::VERSION, 2, "new bytes for a new version, and the other way round");
     }
 
     #[test]
@@ -210,14 +217,15 @@ mod tests {
         bytes.extend([0; 3]);
         assert_eq!(decode(&bytes), Err(CodecError::TrailingBytes { count: 3 }));
         assert_eq!(decode(&[0; ENCODED_MAX + 1]), Err(CodecError::TooLong { len: ENCODED_MAX + 1 }));
-        // A name that is too long, one that is not UTF-8, an unknown expectation, too many partitions.
+        // A name that is too long, one that is not UTF-8, an unknown way of SMP calls, an unknown expectation, too many
+        // partitions.
         let broken = |at: usize, byte| {
             let mut bytes = encoded(&small());
             bytes[at] = byte;
             bytes.resize(400, 0);
             decode(&bytes)
         };
-        for (at, byte) in [(0, NAME_MAX as u8 + 1), (1, 0xFF), (37, 2), (13, PARTITIONS_MAX as u8 + 1)] {
+        for (at, byte) in [(0, NAME_MAX as u8 + 1), (1, 0xFF), (10, 2), (38, 2), (14, PARTITIONS_MAX as u8 + 1)] {
             assert_eq!(broken(at, byte), Err(CodecError::Malformed), "byte {at}");
         }
     }

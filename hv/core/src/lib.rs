@@ -5,6 +5,7 @@
 #![deny(unsafe_code)]
 
 pub mod arch;
+pub mod clock_sync;
 pub mod encode;
 pub mod memory;
 pub mod partition;

@@ -40,12 +40,24 @@ pub struct Housekeeping {
     pub smp_call_deadline_ms: u32,
     /// End the run after so many rounds of SMP calls; 0 for no such end. A latency or kick test counts with it.
     pub smp_call_rounds: u32,
+    /// How a round of SMP calls reaches its targets.
+    pub smp_call_mode: SmpCallMode,
+}
+
+/// How a round of SMP calls reaches its targets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SmpCallMode {
+    /// Each target by a call of its own, one after the other.
+    #[default]
+    Each,
+    /// All targets at once by one call.
+    Broadcast,
 }
 
 /// The trace.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TraceConfig {
-    /// Bytes of each pCPU's ring; a power of two from 4 KiB to 4 MiB.
+    /// Bytes of each pCPU's ring; a power of two from 4 KiB to 8 MiB.
     pub ring_bytes: u32,
 }
 

@@ -3,6 +3,7 @@
 #![cfg(not(loom))]
 
 mod machine;
+mod storms;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc;
@@ -74,6 +75,7 @@ fn all_call_all_and_themselves() {
     let served = machine.served(1);
     assert_eq!(served.len(), 3 * 1500);
     assert!(served.iter().all(|s| s.caller != PcpuId(1) && s.stamps.run <= s.stamps.done));
+    assert!(served.iter().all(|s| (s.result / 1000) >> 32 == u64::from(s.caller.0)));
 }
 
 #[test]

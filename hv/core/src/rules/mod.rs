@@ -20,7 +20,7 @@ pub const SMP_CALL_HZ_MAX: u32 = 1_000_000;
 /// Smallest trace ring, in bytes.
 pub const RING_BYTES_MIN: u32 = 4 << 10;
 /// Largest trace ring, in bytes.
-pub const RING_BYTES_MAX: u32 = 4 << 20;
+pub const RING_BYTES_MAX: u32 = 8 << 20;
 /// Host-physical addresses end here: no machine in sight has memory beyond.
 pub const HOST_PHYSICAL_MAX: u64 = 1 << 52;
 

@@ -35,7 +35,7 @@ rules! {
     NameCharacters "name-characters" "Names consist of letters, digits, `-`, `_` and `.`, and do not begin with `.`."
     NameDuplicate "name-duplicate" "No two partitions have the same name."
     NoPartition "no-partition" "A system has at least one partition."
-    RingSize "ring-size" "The size of a trace ring is a power of two from 4 KiB to 4 MiB."
+    RingSize "ring-size" "The size of a trace ring is a power of two from 4 KiB to 8 MiB."
     DeadlineZero "deadline-zero" "SMP calls have a deadline of at least 1 ms."
     SmpCallRate "smp-call-rate" "At most 1000000 SMP calls are made per second."
     SmpCallRounds "smp-call-rounds" "A run that ends after a number of SMP calls makes SMP calls."

@@ -1,7 +1,9 @@
 use std::collections::BTreeSet;
 
 use super::*;
-use crate::system::{Entry, Expectation, Housekeeping, Identity, LapicMode, Name, Partition, SerialPort, TraceConfig};
+use crate::system::{
+    Entry, Expectation, Housekeeping, Identity, LapicMode, Name, Partition, SerialPort, SmpCallMode, TraceConfig,
+};
 
 const MIB: u64 = 1 << 20;
 
@@ -40,7 +42,13 @@ fn sound() -> Case {
     Case {
         system: SystemConfig {
             name: name("demo"),
-            housekeeping: Housekeeping { pcpu: 0, smp_call_hz: 1000, smp_call_deadline_ms: 100, smp_call_rounds: 0 },
+            housekeeping: Housekeeping {
+                pcpu: 0,
+                smp_call_hz: 1000,
+                smp_call_deadline_ms: 100,
+                smp_call_rounds: 0,
+                smp_call_mode: SmpCallMode::Each,
+            },
             trace: TraceConfig { ring_bytes: 64 << 10 },
             partitions,
         },
@@ -79,7 +87,7 @@ const BREAKS: &[Break] = &[
     (Rule::RingSize, |c| c.system.trace.ring_bytes = 0),
     (Rule::RingSize, |c| c.system.trace.ring_bytes = 65535),
     (Rule::RingSize, |c| c.system.trace.ring_bytes = 2 << 10),
-    (Rule::RingSize, |c| c.system.trace.ring_bytes = 8 << 20),
+    (Rule::RingSize, |c| c.system.trace.ring_bytes = 16 << 20),
     (Rule::DeadlineZero, |c| c.system.housekeeping.smp_call_deadline_ms = 0),
     (Rule::SmpCallRate, |c| c.system.housekeeping.smp_call_hz = SMP_CALL_HZ_MAX + 1),
     (Rule::SmpCallRounds, |c| {
@@ -208,7 +216,7 @@ fn all_violations_are_reported_at_once() {
 
 #[test]
 fn the_limits_that_explanations_name_are_the_limits() {
-    assert_eq!((RING_BYTES_MIN, RING_BYTES_MAX), (4 << 10, 4 << 20));
+    assert_eq!((RING_BYTES_MIN, RING_BYTES_MAX), (4 << 10, 8 << 20));
     assert_eq!(SMP_CALL_HZ_MAX, 1_000_000);
     assert_eq!(crate::pcpu_set::PCPUS_MAX, 256);
     assert_eq!((partita_abi::guest::MEMORY_GRANULE, partita_abi::guest::MEMORY_MAX), (2 * MIB, 3 << 30));

@@ -2,7 +2,7 @@
 
 use core::marker::PhantomData;
 
-use super::mailbox::{Mailbox, PcpuState};
+use super::mailbox::{Mailbox, PENDING_BITS, PcpuState};
 use super::reply::{Answer, CallError, CallOutcome, Deadline, PostOutcome, Reply, Stamps, put};
 use super::serve::Inbox;
 use super::slot::{Ended, Function, Phase, Slot};
@@ -34,6 +34,17 @@ struct Target<'a> {
     slot: &'a Slot,
 }
 
+/// How the wait for a target stands.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Settled {
+    /// It goes on.
+    No,
+    /// It is over.
+    Over,
+    /// It is over because the target serves no longer, whatever it does until the wait for others is over.
+    Unreachable,
+}
+
 impl Target<'_> {
     #[inline]
     fn is_online(&self) -> bool {
@@ -50,29 +61,38 @@ impl Target<'_> {
             return Err(Reply::Busy);
         }
         self.mailbox.mark_pending(me.index());
-        self.slot.note_kick(A::now());
+        self.slot.note_kick(A::kick_note(self.pcpu), A::now());
         A::arch_smp_call_kick_pcpu(self.pcpu);
         Ok(())
     }
 
-    /// Whether there is nothing to wait for any more. Withdraws a call that its target will not begin in time: because
-    /// the deadline has come (`expired`), or because the target serves no longer.
+    /// How the wait stands. Withdraws a call that its target will not begin in time: because the deadline has come
+    /// (`expired`), or because the target serves no longer.
     #[inline]
-    fn settle(&self, expired: bool) -> bool {
+    fn settle(&self, expired: bool) -> Settled {
         match self.slot.phase() {
-            Phase::Idle | Phase::Done => true,
-            Phase::Running => expired,
+            Phase::Idle | Phase::Done => Settled::Over,
+            Phase::Posted if !expired && !self.is_online() && self.slot.withdraw() => Settled::Unreachable,
             // If the withdrawal fails, the target has just begun, even one that came back just now.
-            Phase::Posted if expired || !self.is_online() => self.slot.withdraw() || expired,
-            Phase::Posted => false,
+            Phase::Posted if expired => {
+                self.slot.withdraw();
+                Settled::Over
+            }
+            Phase::Running if expired => Settled::Over,
+            Phase::Posted | Phase::Running => Settled::No,
         }
     }
 
     /// Ends the wait for a call that has settled, and says how.
     #[inline]
-    fn collect(&self, expired: bool) -> Reply {
+    fn collect<A: Arch>(&self, expired: bool) -> Reply {
+        let kick_note = self.slot.kick_note();
         let reply = match self.slot.end_wait() {
-            Ended::Answered(answer) => return Reply::Answered(answer),
+            Ended::Answered(mut answer) => {
+                answer.seen = A::now();
+                A::smp_call_answered(self.pcpu, kick_note, &answer.stamps);
+                return Reply::Answered(answer);
+            }
             Ended::Withdrawn if !expired || !self.is_online() => return Reply::Unreachable,
             Ended::Withdrawn => Reply::Late,
             Ended::Running => Reply::LateRunning,
@@ -149,7 +169,8 @@ impl<'a, A: Arch> SmpCalls<'a, A> {
         let count = self.pcpus();
         let first = pcpu.index().checked_mul(count)?;
         let slots = self.slots.get(first..first.checked_add(count)?)?;
-        Some(Inbox { mailbox: self.mailbox(pcpu)?, slots, arch: PhantomData })
+        let few_slots = if count <= PENDING_BITS { slots } else { &[] };
+        Some(Inbox { mailbox: self.mailbox(pcpu)?, slots, few_slots, arch: PhantomData })
     }
 
     /// Whether `pcpu` may have calls to serve. See [`Inbox::has_pending`].
@@ -182,23 +203,24 @@ impl<'a, A: Arch> SmpCalls<'a, A> {
         mut on_reply: impl FnMut(PcpuId, &Reply),
     ) -> Result<CallOutcome, CallError> {
         let (me, inbox) = self.caller(targets, Some(deadline))?;
-        let mut outcome = CallOutcome::default();
-        let mut asked = PcpuSet::EMPTY;
-        for target in self.targets(me, *targets) {
-            match target.ask::<A>(me, function, argument, true) {
-                Ok(()) => put(&mut asked, target.pcpu),
-                Err(reply) => outcome.note(target.pcpu, &reply),
+        // Those who were not asked are few, if any.
+        let (mut others, mut busy) = (PcpuSet::EMPTY, PcpuSet::EMPTY);
+        self.for_each_target(me, targets, |target| {
+            if let Err(reply) = target.ask::<A>(me, function, argument, true) {
+                not_asked(target.pcpu, reply, &mut others, &mut busy);
             }
-        }
+        });
+        let asked = targets.difference(&others);
         // The others are at work already.
         let own = targets.contains(me).then(|| run_here::<A>(function, argument));
-        let expired = self.wait(me, inbox, asked, deadline);
+        let (expired, gone) = self.wait(me, inbox, &asked, deadline);
+        let mut outcome = CallOutcome { ended: A::now(), ..CallOutcome::default() };
 
         for pcpu in targets {
             let reply = match (own, self.target(me, pcpu)) {
                 (Some(own), _) if pcpu == me => Reply::Answered(own),
-                (_, Some(target)) if asked.contains(pcpu) => target.collect(expired),
-                _ if outcome.busy.contains(pcpu) => Reply::Busy,
+                (_, Some(target)) if asked.contains(pcpu) => target.collect::<A>(expired && !gone.contains(pcpu)),
+                _ if busy.contains(pcpu) => Reply::Busy,
                 _ => Reply::Unreachable,
             };
             outcome.note(pcpu, &reply);
@@ -227,10 +249,10 @@ impl<'a, A: Arch> SmpCalls<'a, A> {
             return Ok(reply);
         }
         let mut expired = false;
-        while !target.settle(expired) {
+        while target.settle(expired) == Settled::No {
             expired = wait_a_turn(inbox, deadline);
         }
-        Ok(target.collect(expired))
+        Ok(target.collect::<A>(expired))
     }
 
     /// Has all `targets` run `function(argument)`, and does not wait. This pCPU may be one of them; it runs the function
@@ -247,14 +269,14 @@ impl<'a, A: Arch> SmpCalls<'a, A> {
     ) -> Result<PostOutcome, CallError> {
         let (me, _) = self.caller(targets, None)?;
         let mut outcome = PostOutcome::default();
-        for target in self.targets(me, *targets) {
+        self.for_each_target(me, targets, |target| {
             let set = match target.ask::<A>(me, function, argument, false) {
                 Ok(()) => &mut outcome.accepted,
                 Err(Reply::Unreachable) => &mut outcome.unreachable,
                 Err(_) => &mut outcome.busy,
             };
             put(set, target.pcpu);
-        }
+        });
         if targets.contains(me) {
             run_here::<A>(function, argument);
             put(&mut outcome.accepted, me);
@@ -268,8 +290,9 @@ impl<'a, A: Arch> SmpCalls<'a, A> {
             return Err(CallError::EmptySet);
         }
         let count = self.pcpus();
-        if let Some(pcpu) = targets.difference(&PcpuSet::first(count)).iter().next() {
-            return Err(CallError::NoSuchPcpu { pcpu, count });
+        if targets.last().is_some_and(|last| last.index() >= count) {
+            let beyond = targets.difference(&PcpuSet::first(count)).iter().next();
+            return beyond.map_or(Err(CallError::EmptySet), |pcpu| Err(CallError::NoSuchPcpu { pcpu, count }));
         }
         self.caller_of_one(deadline)
     }
@@ -297,25 +320,33 @@ impl<'a, A: Arch> SmpCalls<'a, A> {
         Some(Target { pcpu, mailbox, slot })
     }
 
-    /// The members of `targets` other than this pCPU.
-    fn targets(&self, me: PcpuId, targets: PcpuSet) -> impl Iterator<Item = Target<'a>> {
-        targets.iter().filter(move |pcpu| *pcpu != me).filter_map(move |pcpu| self.target(me, pcpu))
+    /// Goes to the members of `targets` other than this pCPU.
+    #[inline(always)]
+    fn for_each_target(&self, me: PcpuId, targets: &PcpuSet, mut visit: impl FnMut(Target<'a>)) {
+        targets.for_each(|pcpu| {
+            if let Some(target) = self.target(me, pcpu)
+                && pcpu != me
+            {
+                visit(target);
+            }
+        });
     }
 
-    /// Waits until all of `waiting` have settled; returns whether the deadline has come.
-    fn wait(&self, me: PcpuId, inbox: Inbox<'a, A>, mut waiting: PcpuSet, deadline: Deadline) -> bool {
+    /// Waits until all that were asked have settled; returns whether the deadline has come, and who retired before. One after the other: the wait
+    /// is over when the last one has settled, whichever that is, and all settle when the deadline has come.
+    fn wait(&self, me: PcpuId, inbox: Inbox<'a, A>, asked: &PcpuSet, deadline: Deadline) -> (bool, PcpuSet) {
         let mut expired = false;
-        loop {
-            for target in self.targets(me, waiting) {
-                if target.settle(expired) {
-                    waiting.remove(target.pcpu);
+        let mut gone = PcpuSet::EMPTY;
+        self.for_each_target(me, asked, |target| {
+            loop {
+                match target.settle(expired) {
+                    Settled::No => expired = wait_a_turn(inbox, deadline),
+                    Settled::Over => break,
+                    Settled::Unreachable => break note_gone(target.pcpu, &mut gone),
                 }
             }
-            if waiting.is_empty() {
-                return expired;
-            }
-            expired = wait_a_turn(inbox, deadline);
-        }
+        });
+        (expired, gone)
     }
 }
 
@@ -331,10 +362,24 @@ fn wait_a_turn<A: Arch>(inbox: Inbox<'_, A>, deadline: Deadline) -> bool {
     deadline.has_passed(now)
 }
 
+/// Notes a target that was not asked, and whether it was busy.
+#[cold]
+fn not_asked(target: PcpuId, reply: Reply, others: &mut PcpuSet, busy: &mut PcpuSet) {
+    put(others, target);
+    if reply == Reply::Busy {
+        put(busy, target);
+    }
+}
+
+#[cold]
+fn note_gone(target: PcpuId, gone: &mut PcpuSet) {
+    put(gone, target);
+}
+
 /// A call to oneself.
 fn run_here<A: Arch>(function: Function, argument: u64) -> Answer {
     let run = A::now();
     let result = function(argument);
     let done = A::now();
-    Answer { result, stamps: Stamps { posted: run, kicked: run, entered: run, run, done } }
+    Answer { result, stamps: Stamps { posted: run, kicked: run, entered: run, run, done }, seen: done }
 }

@@ -28,7 +28,7 @@ impl core::fmt::Display for PcpuState {
 }
 
 /// Bits of the pending word. Callers beyond share them: bit `n` is for the callers `n`, `n + 64`, `n + 128`, ...
-const PENDING_BITS: usize = u64::BITS as usize;
+pub(super) const PENDING_BITS: usize = u64::BITS as usize;
 
 /// A target's mailbox: one cache line. Its slots are apart, one for each caller.
 ///
@@ -77,7 +77,7 @@ impl Mailbox {
     }
 
     /// Target: takes the marks of all callers.
-    #[inline]
+    #[inline(always)]
     pub(super) fn take_pending(&self) -> Callers {
         // Acquire: pairs with `mark_pending`. Taken before the slots are looked into, so that a post which comes
         // too late for this look leaves its mark for the next.
@@ -124,8 +124,19 @@ pub(super) struct Callers {
 }
 
 impl Callers {
+    /// The one slot that is worth a look among `slots`, of which there are at most [`PENDING_BITS`], if there is only
+    /// one.
+    #[inline(always)]
+    pub(super) fn only_one<'s, T>(&self, slots: &'s [T]) -> Option<&'s T> {
+        if self.bits & self.bits.wrapping_sub(1) != 0 {
+            return None;
+        }
+        // Without a bit, this is no slot's number.
+        slots.get(self.bits.trailing_zeros() as usize)
+    }
+
     /// Goes to the slots that are worth a look among `slots`, each at most once.
-    #[inline]
+    #[inline(always)]
     pub(super) fn for_each<T>(mut self, slots: &[T], mut visit: impl FnMut(usize, &T)) {
         while self.bits != 0 {
             let mut caller = self.bits.trailing_zeros() as usize;

@@ -1,192 +1,155 @@
 //! Property test: slots and mailboxes, step by step in any order, against a model of what each call should become.
+//!
+//! Up to six pCPUs call each other. Between any two steps of one, any other may take one; a deadline may come, a pCPU may
+//! retire and come back, or die: it takes no step until it is woken, if ever. The steps of a caller are those of `call`, the
+//! steps of a target those of `serve`.
 
-use std::collections::VecDeque;
+mod pair;
+mod world;
 
 use proptest::prelude::*;
 
-use super::mailbox::Mailbox;
-use super::slot::{Claimed, Ended, Phase, Slot};
+use super::mailbox::PcpuState;
+use world::{Told, World};
 
-const PCPUS: usize = 3;
-
-/// One step of a caller towards a target, or of a target alone. Between any two, any other pCPU may take one.
+/// One step of a caller towards a target, or of a target alone, or what happens to them. A step that does not apply at the
+/// moment does nothing.
 #[derive(Clone, Copy, Debug)]
 enum Step {
-    Post { caller: usize, target: usize, awaited: bool },
-    Mark { caller: usize, target: usize },
-    Withdraw { caller: usize, target: usize },
-    EndWait { caller: usize, target: usize },
+    /// A caller begins a call, and looks whether the target serves.
+    Ask { caller: usize, target: usize, awaited: bool },
+    /// A caller takes its next step in the call that it has begun.
+    Advance { caller: usize, target: usize },
+    /// The deadline of a call that is waited for has come.
+    Expire { caller: usize, target: usize },
+    /// A function that a caller runs while it waits calls the same target.
+    Nest { caller: usize, target: usize },
+    /// A target takes the marks out of its mailbox.
     Take { target: usize },
+    /// It looks into the next slot whose mark it has taken.
     Look { target: usize },
+    /// It finishes the innermost call that it runs.
     Finish { target: usize },
+    /// It publishes that it serves no longer; it takes the marks once more.
+    Retire { target: usize, state: PcpuState },
+    /// It publishes that it serves again.
+    ComeBack { target: usize },
+    /// From here on a pCPU takes no step, neither as a caller nor as a target.
+    Die { pcpu: usize },
+    /// It goes on where it was.
+    Wake { pcpu: usize },
 }
 
-fn steps() -> impl Strategy<Value = Vec<Step>> {
-    let pair = || (0..PCPUS, 0..PCPUS);
+/// Steps of a few pCPUs, in any order.
+fn steps(pcpus: usize) -> impl Strategy<Value = Vec<Step>> {
+    let one = move || 0..pcpus;
+    let pair = move || (0..pcpus, 0..pcpus);
+    let away = prop_oneof![Just(PcpuState::Parked), Just(PcpuState::Stopped), Just(PcpuState::Offline)];
     let step = prop_oneof![
-        3 => (pair(), any::<bool>()).prop_map(|((caller, target), awaited)| Step::Post { caller, target, awaited }),
-        3 => pair().prop_map(|(caller, target)| Step::Mark { caller, target }),
-        2 => pair().prop_map(|(caller, target)| Step::Withdraw { caller, target }),
-        2 => pair().prop_map(|(caller, target)| Step::EndWait { caller, target }),
-        2 => (0..PCPUS).prop_map(|target| Step::Take { target }),
-        4 => (0..PCPUS).prop_map(|target| Step::Look { target }),
-        3 => (0..PCPUS).prop_map(|target| Step::Finish { target }),
+        12 => (pair(), any::<bool>()).prop_map(|((caller, target), awaited)| Step::Ask { caller, target, awaited }),
+        40 => pair().prop_map(|(caller, target)| Step::Advance { caller, target }),
+        8 => pair().prop_map(|(caller, target)| Step::Expire { caller, target }),
+        2 => pair().prop_map(|(caller, target)| Step::Nest { caller, target }),
+        10 => one().prop_map(|target| Step::Take { target }),
+        16 => one().prop_map(|target| Step::Look { target }),
+        10 => one().prop_map(|target| Step::Finish { target }),
+        2 => (one(), away).prop_map(|(target, state)| Step::Retire { target, state }),
+        4 => one().prop_map(|target| Step::ComeBack { target }),
+        1 => one().prop_map(|pcpu| Step::Die { pcpu }),
+        1 => one().prop_map(|pcpu| Step::Wake { pcpu }),
     ];
-    proptest::collection::vec(step, 0..200)
-}
-
-/// The last call of one caller to one target, as it should be.
-#[derive(Clone, Copy)]
-struct Call {
-    phase: Phase,
-    awaited: bool,
-    unmarked: bool,
-    argument: u64,
-}
-
-/// What a target has in its hands.
-#[derive(Default)]
-struct Serving {
-    /// Callers whose marks it has taken and whose slots it has not looked into.
-    to_look: VecDeque<usize>,
-    /// Claimed calls, the innermost last: a function that calls on serves others meanwhile.
-    claimed: Vec<(usize, Claimed)>,
-}
-
-struct World {
-    slots: [[Slot; PCPUS]; PCPUS],
-    mailboxes: [Mailbox; PCPUS],
-    serving: [Serving; PCPUS],
-    calls: [[Call; PCPUS]; PCPUS],
-    /// For each argument, how often it ran, and whether it was withdrawn.
-    history: Vec<(u32, bool)>,
-}
-
-fn triple(argument: u64) -> u64 {
-    argument * 3
-}
-
-impl World {
-    fn new() -> Self {
-        let call = Call { phase: Phase::Idle, awaited: false, unmarked: false, argument: 0 };
-        Self {
-            slots: Default::default(),
-            mailboxes: Default::default(),
-            serving: Default::default(),
-            calls: [[call; PCPUS]; PCPUS],
-            history: Vec::new(),
-        }
-    }
-
-    fn take(&mut self, step: Step) -> Result<(), TestCaseError> {
-        match step {
-            Step::Post { caller, target, awaited } => {
-                let argument = self.history.len() as u64;
-                let (slot, call) = (&self.slots[target][caller], &mut self.calls[target][caller]);
-                let is_free = matches!(call.phase, Phase::Idle | Phase::Done) && !call.awaited;
-                // A caller marks its call before it does anything else with the slot.
-                if call.unmarked {
-                    return Ok(());
-                }
-                prop_assert_eq!(slot.post(triple, argument, awaited, 1), is_free);
-                if is_free {
-                    *call = Call { phase: Phase::Posted, awaited, unmarked: true, argument };
-                    self.history.push((0, false));
-                }
-            }
-            Step::Mark { caller, target } => {
-                if core::mem::take(&mut self.calls[target][caller].unmarked) {
-                    self.mailboxes[target].mark_pending(caller);
-                    prop_assert!(self.mailboxes[target].has_pending());
-                }
-            }
-            Step::Withdraw { caller, target } => {
-                let (slot, call) = (&self.slots[target][caller], &mut self.calls[target][caller]);
-                if !call.awaited || call.unmarked {
-                    return Ok(());
-                }
-                let is_posted = call.phase == Phase::Posted;
-                prop_assert_eq!(slot.withdraw(), is_posted);
-                if is_posted {
-                    call.phase = Phase::Idle;
-                    self.history[call.argument as usize].1 = true;
-                }
-            }
-            Step::EndWait { caller, target } => {
-                let (slot, call) = (&self.slots[target][caller], &mut self.calls[target][caller]);
-                if !call.awaited || call.phase == Phase::Posted {
-                    return Ok(());
-                }
-                match (slot.end_wait(), call.phase) {
-                    (Ended::Answered(told), Phase::Done) => prop_assert_eq!(told.result, triple(call.argument)),
-                    (Ended::Running, Phase::Running) | (Ended::Withdrawn, Phase::Idle) => {}
-                    (ended, phase) => prop_assert!(false, "{ended:?} in {phase:?}"),
-                }
-                call.awaited = false;
-            }
-            Step::Take { target } => {
-                let serving = &mut self.serving[target];
-                self.mailboxes[target].take_pending().for_each(&self.slots[target], |caller, _| {
-                    serving.to_look.push_back(caller);
-                });
-                prop_assert!(!self.mailboxes[target].has_pending());
-            }
-            Step::Look { target } => {
-                let Some(caller) = self.serving[target].to_look.pop_front() else { return Ok(()) };
-                let claimed = self.slots[target][caller].claim();
-                let call = &mut self.calls[target][caller];
-                prop_assert_eq!(claimed.is_some(), call.phase == Phase::Posted);
-                if let Some(claimed) = claimed {
-                    call.phase = Phase::Running;
-                    self.serving[target].claimed.push((caller, claimed));
-                }
-            }
-            Step::Finish { target } => {
-                let Some((caller, claimed)) = self.serving[target].claimed.pop() else { return Ok(()) };
-                let call = &mut self.calls[target][caller];
-                let result = claimed.run();
-                prop_assert_eq!(result, triple(call.argument), "the argument is that of this call");
-                self.slots[target][caller].finish(&claimed, result, 2, 3, 4);
-                call.phase = Phase::Done;
-                self.history[call.argument as usize].0 += 1;
-            }
-        }
-        for target in 0..PCPUS {
-            for caller in 0..PCPUS {
-                prop_assert_eq!(self.slots[target][caller].phase(), self.calls[target][caller].phase);
-            }
-        }
-        Ok(())
-    }
-
-    /// Lets everyone come to an end with what is begun.
-    fn settle(&mut self) -> Result<(), TestCaseError> {
-        for target in 0..PCPUS {
-            for caller in 0..PCPUS {
-                self.take(Step::Mark { caller, target })?;
-            }
-            self.take(Step::Take { target })?;
-            while !self.serving[target].to_look.is_empty() {
-                self.take(Step::Look { target })?;
-            }
-            while !self.serving[target].claimed.is_empty() {
-                self.take(Step::Finish { target })?;
-            }
-        }
-        Ok(())
-    }
+    proptest::collection::vec(step, 0..80 * pcpus)
 }
 
 proptest! {
     #[test]
-    fn in_any_order_each_call_runs_once_or_is_withdrawn(steps in steps()) {
-        let mut world = World::new();
+    fn in_any_order_each_call_runs_once_or_is_reported(
+        (pcpus, up, steps) in (2usize..=6).prop_flat_map(|pcpus| (Just(pcpus), any::<u8>(), steps(pcpus))),
+    ) {
+        let mut world = World::new(pcpus, |pcpu| up >> pcpu & 1 != 0);
         for step in steps {
             world.take(step)?;
         }
-        world.settle()?;
-        for (argument, (runs, withdrawn)) in world.history.iter().enumerate() {
-            prop_assert_eq!(*runs, u32::from(!withdrawn), "call {} of {}", argument, world.history.len());
-        }
+        // The dead stay dead for now, and nobody waits for them.
+        world.let_the_living_end()?;
+        world.probe_the_dead()?;
+        world.revive_and_settle()?;
+        world.check_history()?;
     }
+}
+
+/// What became of each call after these steps, and after all have come back and settled.
+fn told(pcpus: usize, steps: &[Step]) -> (Vec<Option<Told>>, Vec<Option<Told>>, World) {
+    let mut world = World::new(pcpus, |_| true);
+    for step in steps {
+        world.take(*step).unwrap();
+    }
+    let before = world.told();
+    world.revive_and_settle().unwrap();
+    world.check_history().unwrap();
+    (before, world.told(), world)
+}
+
+const ASK: Step = Step::Ask { caller: 0, target: 1, awaited: true };
+const SEND: Step = Step::Ask { caller: 0, target: 1, awaited: false };
+const ADVANCE: Step = Step::Advance { caller: 0, target: 1 };
+const EXPIRE: Step = Step::Expire { caller: 0, target: 1 };
+const TAKE: Step = Step::Take { target: 1 };
+const LOOK: Step = Step::Look { target: 1 };
+const DIE: Step = Step::Die { pcpu: 1 };
+const RETIRE: Step = Step::Retire { target: 1, state: PcpuState::Parked };
+/// Posted and marked.
+const ASKED: [Step; 3] = [ASK, ADVANCE, ADVANCE];
+/// Posted and marked, and nobody waits.
+const SENT: [Step; 3] = [SEND, ADVANCE, ADVANCE];
+/// Looked, withdrew if it could, ended the wait and told.
+const GIVEN_UP: [Step; 5] = [EXPIRE, ADVANCE, ADVANCE, ADVANCE, ADVANCE];
+
+#[test]
+fn a_target_that_dies_in_a_call_is_late_running_then_busy_and_finishes_when_it_wakes() {
+    let steps = [&ASKED[..], &[TAKE, LOOK, DIE], &GIVEN_UP, &ASKED];
+    let (before, after, world) = told(2, &steps.concat());
+    assert_eq!(before, [Some(Told::LateRunning), Some(Told::Busy)]);
+    assert_eq!((after, world.runs()), (before, vec![1, 0]));
+}
+
+#[test]
+fn a_target_that_dies_before_it_looks_is_late_each_time_and_finds_nothing_when_it_wakes() {
+    let steps = [&ASKED[..], &[TAKE, DIE], &GIVEN_UP, &ASKED, &GIVEN_UP];
+    let (before, after, world) = told(2, &steps.concat());
+    assert_eq!(before, [Some(Told::Late), Some(Told::Late)]);
+    assert_eq!((after, world.runs()), (before, vec![0, 0]));
+}
+
+#[test]
+fn a_call_that_comes_too_late_for_a_target_that_retires_is_withdrawn_without_a_deadline() {
+    // It had seen the target online. Then: looks, sees that the target serves no longer, withdraws, ends the wait, tells.
+    let steps = [&[ASK, RETIRE, TAKE][..], &[ADVANCE; 7], &[ASK]];
+    let (before, after, world) = told(2, &steps.concat());
+    assert_eq!(before, [Some(Told::Unreachable), Some(Told::Unreachable)]);
+    assert_eq!((after, world.runs()), (before, vec![0, 0]));
+}
+
+#[test]
+fn what_nobody_waits_for_stays_until_the_target_comes_back_and_then_runs_once() {
+    let steps = [&[SEND, RETIRE, TAKE][..], &[ADVANCE; 2], &[SEND]];
+    let (before, after, world) = told(2, &steps.concat());
+    assert_eq!(before, [Some(Told::Accepted), Some(Told::Unreachable)]);
+    assert_eq!((after, world.runs()), (before, vec![1, 0]));
+}
+
+#[test]
+fn what_nobody_waits_for_keeps_a_dead_target_busy() {
+    let steps = [&[DIE][..], &SENT, &SENT, &ASKED];
+    let (before, after, world) = told(2, &steps.concat());
+    assert_eq!(before, [Some(Told::Accepted), Some(Told::Busy), Some(Told::Busy)]);
+    assert_eq!((after, world.runs()), (before, vec![1, 0, 0]));
+}
+
+#[test]
+fn a_caller_that_dies_between_post_and_mark_harms_nobody() {
+    // Its call is run when it has woken and marked it.
+    let steps = [ASK, ADVANCE, Step::Die { pcpu: 0 }, TAKE, LOOK];
+    let (before, after, world) = told(2, &steps);
+    assert_eq!((before, after, world.runs()), (vec![None], vec![Some(Told::Answered)], vec![1]));
 }

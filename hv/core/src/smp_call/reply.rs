@@ -33,6 +33,8 @@ pub struct Answer {
     pub result: u64,
     /// When what happened.
     pub stamps: Stamps,
+    /// When the caller had seen it, in ticks of [`Arch::now`].
+    pub seen: u64,
 }
 
 /// What one target made of a call.
@@ -64,6 +66,8 @@ pub struct CallOutcome {
     pub busy: PcpuSet,
     /// [`Reply::Unreachable`]: not asked, or withdrawn.
     pub unreachable: PcpuSet,
+    /// When the wait was over, in ticks of [`Arch::now`].
+    pub ended: u64,
 }
 
 impl CallOutcome {
@@ -92,7 +96,7 @@ impl CallOutcome {
 /// Which targets a call that nobody waits for went to. Each target is in exactly one of the sets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PostOutcome {
-    /// The function will run there once, or has run already.
+    /// The function runs there once: it has, it will at once, or, if the target retires just now, when that comes back.
     pub accepted: PcpuSet,
     /// An earlier call from this pCPU is not over there: not asked.
     pub busy: PcpuSet,
@@ -111,6 +115,9 @@ pub(super) fn put(set: &mut PcpuSet, target: PcpuId) {
 pub struct Served {
     /// Who called.
     pub caller: PcpuId,
+    /// Whether it waited for the answer when the function had run; then it is told of it by
+    /// [`Arch::smp_call_answered`].
+    pub is_awaited: bool,
     /// What the function returned.
     pub result: u64,
     /// When what happened.

@@ -33,7 +33,7 @@ pub enum Phase {
     Done = 3,
 }
 
-/// A phase and the number of the call that is in it (modulo 2^30), as one word.
+/// A phase, whether nobody waits for the call, and the call's number (modulo 2^29), as one word.
 ///
 /// The number makes each post a word of its own, so that a compare-and-swap meant for one call cannot hit the next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +42,10 @@ struct Word(u32);
 impl Word {
     const PHASE_BITS: u32 = 2;
     const PHASE_MASK: u32 = (1 << Self::PHASE_BITS) - 1;
+    /// Nobody waits for the call, from its post on or since its caller gave up: set by the caller only.
+    const UNAWAITED: u32 = 1 << Self::PHASE_BITS;
+    /// The lowest bit of the number.
+    const NUMBER_ONE: u32 = Self::UNAWAITED << 1;
 
     const fn phase(self) -> Phase {
         match self.0 & Self::PHASE_MASK {
@@ -57,11 +61,32 @@ impl Word {
         Self(self.0 & !Self::PHASE_MASK | phase as u32)
     }
 
+    /// What makes a running call a finished one.
+    const TO_DONE: u32 = Phase::Done as u32 - Phase::Running as u32;
+
+    /// A posted call, claimed.
+    const fn claimed(self) -> Self {
+        Self(self.0 + (Phase::Running as u32 - Phase::Posted as u32))
+    }
+
     /// The next call, posted.
-    const fn next_posted(self) -> Self {
-        Self(self.0.wrapping_add(1 << Self::PHASE_BITS)).with(Phase::Posted)
+    const fn next_posted(self, awaited: bool) -> Self {
+        let number = self.0.wrapping_add(Self::NUMBER_ONE) & !Self::UNAWAITED;
+        Self(if awaited { number } else { number | Self::UNAWAITED }).with(Phase::Posted)
+    }
+
+    /// The same call, for which nobody waits any longer.
+    const fn given_up(self) -> Self {
+        Self(self.0 | Self::UNAWAITED)
+    }
+
+    const fn is_awaited(self) -> bool {
+        self.0 & Self::UNAWAITED == 0
     }
 }
+
+const AWAITED: u32 = 1;
+const KICK_NOTE_SHIFT: u32 = 8;
 
 /// What one caller asks of one target, and the answer: one cache line.
 ///
@@ -70,7 +95,8 @@ impl Word {
 #[repr(C, align(64))]
 pub struct Slot {
     word: AtomicU32,
-    /// The caller's own: 1 from a post that it waits for until it has taken note of how that ended.
+    /// The caller's own: [`AWAITED`] from a post that it waits for until it has taken note of how that ended; above it, what
+    /// it noted of the kick.
     awaited: AtomicU32,
     function: AtomicPtr<()>,
     /// The argument until the function runs, its result afterwards.
@@ -88,17 +114,15 @@ const _: () = assert!(size_of::<Slot>() == 64);
 /// A call that the target has claimed and must finish.
 #[derive(Debug)]
 pub(super) struct Claimed {
-    word: Word,
-    function: Option<Function>,
+    function: Function,
     argument: u64,
 }
 
 impl Claimed {
     /// Runs the function.
-    #[inline]
+    #[inline(always)]
     pub(super) fn run(&self) -> u64 {
-        // `post` stores a function before it makes a slot claimable, so that there always is one.
-        self.function.map_or(0, |function| function(self.argument))
+        (self.function)(self.argument)
     }
 }
 
@@ -144,7 +168,7 @@ impl Slot {
         let last = Word(self.word.load(Ordering::Acquire));
         // A call that is over but still awaited is one that this one is nested in.
         let is_over = matches!(last.phase(), Phase::Idle | Phase::Done);
-        if !is_over || self.awaited.load(Ordering::Relaxed) != 0 {
+        if !is_over || self.awaited.load(Ordering::Relaxed) & AWAITED != 0 {
             return false;
         }
         self.function.store(function as *mut (), Ordering::Relaxed);
@@ -153,15 +177,23 @@ impl Slot {
         self.posted.store(posted, Ordering::Relaxed);
         self.kicked.store(0, Ordering::Relaxed);
         // Release: whoever claims this post sees the function and the argument stored above.
-        self.word.store(last.next_posted().0, Ordering::Release);
+        self.word.store(last.next_posted(awaited).0, Ordering::Release);
         true
     }
 
-    /// Caller: notes the time of the kick, which follows at once.
+    /// Caller: notes the time of the kick, which follows at once, and what the architecture wants to remember of it.
     #[inline]
-    pub(super) fn note_kick(&self, at: u64) {
+    pub(super) fn note_kick(&self, note: u8, at: u64) {
         // Relaxed: the kick itself makes it visible to the target, and the caller reads it again itself.
         self.kicked.store(at, Ordering::Relaxed);
+        let awaited = self.awaited.load(Ordering::Relaxed) & AWAITED;
+        self.awaited.store(awaited | u32::from(note) << KICK_NOTE_SHIFT, Ordering::Relaxed);
+    }
+
+    /// Caller: what it noted of the last kick.
+    #[inline]
+    pub(super) fn kick_note(&self) -> u8 {
+        (self.awaited.load(Ordering::Relaxed) >> KICK_NOTE_SHIFT) as u8
     }
 
     /// Caller: takes a post back. `false` if the target has claimed it: it runs, or has run.
@@ -179,9 +211,15 @@ impl Slot {
     /// as soon as the target lets go of the slot.
     #[inline]
     pub(super) fn end_wait(&self) -> Ended {
-        // Acquire: pairs with `finish`, so that the result and the stamps are those of this call.
-        let ended = match Word(self.word.load(Ordering::Acquire)).phase() {
-            Phase::Done => Ended::Answered(Answer {
+        // Acquire, here and below: pairs with `finish`, so that the result and the stamps are those of this call.
+        let word = Word(self.word.load(Ordering::Acquire));
+        // One exchange decides whether the target learns that nobody waits, or this caller that it has finished.
+        let give_up =
+            || self.word.compare_exchange(word.0, word.given_up().0, Ordering::Relaxed, Ordering::Acquire).is_ok();
+        let ended = match word.phase() {
+            Phase::Idle | Phase::Posted => Ended::Withdrawn,
+            Phase::Running if give_up() => Ended::Running,
+            Phase::Running | Phase::Done => Ended::Answered(Answer {
                 result: self.value.load(Ordering::Relaxed),
                 stamps: Stamps {
                     posted: self.posted.load(Ordering::Relaxed),
@@ -190,36 +228,36 @@ impl Slot {
                     run: self.run.load(Ordering::Relaxed),
                     done: self.done.load(Ordering::Relaxed),
                 },
+                seen: 0,
             }),
-            Phase::Running => Ended::Running,
-            Phase::Idle | Phase::Posted => Ended::Withdrawn,
         };
         self.awaited.store(0, Ordering::Relaxed);
         ended
     }
 
     /// Target: claims a posted call, which nobody can withdraw from then on. `None` if there is none.
-    #[inline]
     #[expect(unsafe_code, reason = "an atomic holds no function pointer, so that one is made of a data pointer")]
+    #[inline(always)]
     pub(super) fn claim(&self) -> Option<Claimed> {
         let posted = Word(self.word.load(Ordering::Relaxed));
         if posted.phase() != Phase::Posted {
             return None;
         }
-        let word = posted.with(Phase::Running);
+        let word = posted.claimed();
         // Acquire: pairs with the post's release, so that the function and the argument are those of this post.
         // A failure means withdrawn; if the caller has posted again since, it also sets the pending bit again.
         self.word.compare_exchange(posted.0, word.0, Ordering::Acquire, Ordering::Relaxed).ok()?;
         let function = self.function.load(Ordering::Relaxed);
-        // SAFETY: the pointer is null, from `new` or zeroed memory, or was made from a `Function` by `post`; an
-        // `Option<Function>` has the layout of the pointer, null for `None`.
-        let function = unsafe { core::mem::transmute::<*mut (), Option<Function>>(function) };
-        Some(Claimed { word, function, argument: self.value.load(Ordering::Relaxed) })
+        // SAFETY: the slot was posted, so that `post` has made the pointer from a `Function` before, which the acquire
+        // above has made visible; the null of a new slot is never claimed.
+        let function = unsafe { core::mem::transmute::<*mut (), Function>(function) };
+        Some(Claimed { function, argument: self.value.load(Ordering::Relaxed) })
     }
 
-    /// Target: publishes the result of a claimed call; returns when it was posted and kicked.
-    #[inline]
-    pub(super) fn finish(&self, call: &Claimed, result: u64, entered: u64, run: u64, done: u64) -> Stamps {
+    /// Target: publishes the result of a claimed call. Returns its stamps, and whether its caller waits for it, and
+    /// so learns of them itself.
+    #[inline(always)]
+    pub(super) fn finish(&self, _claimed: &Claimed, result: u64, entered: u64, run: u64, done: u64) -> (Stamps, bool) {
         // Read before the word is released: after it, the caller may post again.
         let posted = self.posted.load(Ordering::Relaxed);
         let kicked = self.kicked.load(Ordering::Relaxed);
@@ -227,10 +265,10 @@ impl Slot {
         self.entered.store(entered, Ordering::Relaxed);
         self.run.store(run, Ordering::Relaxed);
         self.done.store(done, Ordering::Relaxed);
-        // Release: a caller that sees `Done` sees the result and the stamps, and all that the function wrote.
-        // A plain store will do, because only the target leaves `Running`.
-        self.word.store(call.word.with(Phase::Done).0, Ordering::Release);
-        Stamps { posted, kicked, entered, run, done }
+        // Release: a caller that sees `Done` sees the result and the stamps, and all that the function wrote. An atomic
+        // addition, though only the target leaves `Running`: the caller may give up meanwhile, which stays in the word.
+        let word = Word(self.word.fetch_add(Word::TO_DONE, Ordering::Release));
+        (Stamps { posted, kicked, entered, run, done }, word.is_awaited())
     }
 }
 

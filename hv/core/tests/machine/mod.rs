@@ -142,7 +142,7 @@ impl Machine {
         if !inbox.has_pending() {
             std::thread::park();
         }
-        inbox.handle_smp_call(Threads::now());
+        inbox.handle_smp_call_inline(Threads::now());
     }
 
     /// Brings up pCPU 0, 1, ... for each of `work`, has each do its work, and serve until all have.
