@@ -32,24 +32,30 @@ fn bare_main(boot: Result<BootInfo, BootInfoError>) -> ! {
 fn run(boot: Result<BootInfo, BootInfoError>) -> Result<Infallible, Refusal> {
     let boot = boot?;
     // Read now: the loader's memory is not mapped any more once the hypervisor has its own page tables.
-    let trap_timer_count = boot.has_option("trap-timer-count");
+    let options =
+        Options { trap_timer_count: boot.has_option("trap-timer-count"), is_attended: boot.has_option("console") };
     let machine = Machine::discover(&boot)?;
     println!("partita: {}", machine.summary());
     // SAFETY: the boot page tables are in use, and the loader's word is all there is.
     let system = unsafe { system::read(&boot, &machine) }?;
     println!("partita: system \"{}\", {} partition(s)", system.config.name, system.config.partitions.len());
     // The vendor is chosen here, once: discovery has refused any but AMD's extension.
-    divide_and_run::<SvmVcpu>(machine, system, trap_timer_count)
+    divide_and_run::<SvmVcpu>(machine, system, options)
 }
 
-fn divide_and_run<V: VirtualCpu>(
-    machine: Machine,
-    system: System,
+/// What the command line says.
+struct Options {
+    /// Guests do not read their timers' counts.
     trap_timer_count: bool,
-) -> Result<Infallible, Refusal> {
+    /// Someone is at the console: it prompts at once.
+    is_attended: bool,
+}
+
+fn divide_and_run<V: VirtualCpu>(machine: Machine, system: System, options: Options) -> Result<Infallible, Refusal> {
     // SAFETY: this is the boot pCPU, here once, with the boot page tables in use.
-    let mut hypervisor = unsafe { Hypervisor::set_up::<V>(machine, system) }?;
-    hypervisor.load_partitions(trap_timer_count)?;
+    let mut hypervisor = unsafe { Hypervisor::set_up::<V>(machine, system, options.is_attended) }?;
+    hypervisor.check_pcpus()?;
+    hypervisor.describe_partitions(options.trap_timer_count)?;
     hypervisor.report_memory();
     hypervisor.start_partitions::<V>()?;
     hypervisor.keep_house()

@@ -1,4 +1,4 @@
-//! What the machine has: CPUs and PM timer from ACPI.
+//! What the machine has: CPUs, PM timer and COM1's interrupt from ACPI.
 
 use core::pin::Pin;
 use core::ptr::NonNull;
@@ -19,7 +19,25 @@ pub struct Platform {
     pub apic_ids: Vec<u32, CPUS_MAX>,
     /// I/O port of the PM timer.
     pub pm_timer_port: u16,
+    /// The interrupt line of COM1, if it leads to an I/O APIC.
+    pub com1_line: Option<InterruptLine>,
 }
+
+/// An input of an I/O APIC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InterruptLine {
+    /// Physical address of the I/O APIC's registers.
+    pub io_apic: u64,
+    /// Number of the input.
+    pub input: u32,
+    /// Whether it is level-triggered.
+    pub is_level: bool,
+    /// Whether it is active low.
+    pub is_low: bool,
+}
+
+/// COM1's interrupt on the ISA bus.
+const COM1_ISA_INTERRUPT: u8 = 4;
 
 /// Why the tables are of no use.
 #[derive(Debug)]
@@ -84,7 +102,11 @@ const ENABLED: u32 = 1;
 pub unsafe fn discover(rsdp: u64, boot_apic_id: u32) -> Result<Platform, PlatformError> {
     // SAFETY: by the contract above.
     let tables = unsafe { tables(rsdp) }?;
-    Ok(Platform { apic_ids: apic_ids(&tables, boot_apic_id)?, pm_timer_port: pm_timer_port(&tables)? })
+    Ok(Platform {
+        apic_ids: apic_ids(&tables, boot_apic_id)?,
+        pm_timer_port: pm_timer_port(&tables)?,
+        com1_line: isa_line(&tables, COM1_ISA_INTERRUPT)?,
+    })
 }
 
 /// As [`discover`], but for the CPUs alone: [`Platform::apic_ids`]. A partition has no PM timer.
@@ -140,6 +162,35 @@ fn apic_ids(tables: &Tables, boot_apic_id: u32) -> Result<Vec<u32, CPUS_MAX>, Pl
         return Err(PlatformError::BootCpuMissing { apic_id: boot_apic_id });
     }
     Ok(apic_ids)
+}
+
+/// Where an interrupt of the ISA bus arrives: at the global interrupt of its number, edge-triggered and active high,
+/// unless the MADT says otherwise (ACPI section 5.2.12.5), of the I/O APIC whose inputs begin next below.
+fn isa_line(tables: &Tables, irq: u8) -> Result<Option<InterruptLine>, PlatformError> {
+    const ACTIVE_LOW: u16 = 0b11;
+    const LEVEL: u16 = 0b11 << 2;
+    let madt = tables.find_table::<Madt>().map_err(broken("APIC"))?;
+    // SAFETY: the mapping is not moved out of, and stays for as long as the pin.
+    let madt: Pin<&Madt> = unsafe { Pin::new_unchecked(madt.virtual_start().as_ref()) };
+    let (mut global, mut flags) = (u32::from(irq), 0);
+    for entry in madt.entries() {
+        match entry {
+            MadtEntry::InterruptSourceOverride(entry) if entry.bus == 0 && entry.irq == irq => {
+                (global, flags) = (entry.global_system_interrupt, entry.flags);
+            }
+            _ => {}
+        }
+    }
+    let mut line: Option<InterruptLine> = None;
+    for entry in madt.entries() {
+        let MadtEntry::IoApic(entry) = entry else { continue };
+        let Some(input) = global.checked_sub(entry.global_system_interrupt_base) else { continue };
+        if line.is_none_or(|line| input < line.input) {
+            let (is_level, is_low) = (flags & LEVEL == LEVEL, flags & ACTIVE_LOW == ACTIVE_LOW);
+            line = Some(InterruptLine { io_apic: entry.io_apic_address.into(), input, is_level, is_low });
+        }
+    }
+    Ok(line)
 }
 
 fn pm_timer_port(tables: &Tables) -> Result<u16, PlatformError> {

@@ -1,10 +1,10 @@
-//! A polled PC serial port.
+//! A PC serial port: output polled, input polled or by interrupt.
 
 use core::fmt::{self, Write};
 
 use x86_64::instructions::port::Port;
 
-/// A polled 16550 (PC16550D data sheet, section 8).
+/// A 16550 (PC16550D data sheet, section 8).
 #[derive(Debug)]
 pub struct Uart {
     data: Port<u8>,
@@ -28,6 +28,28 @@ impl Uart {
             // SAFETY: these are the registers of the serial port that this program owns.
             unsafe { port.write(value) };
         }
+    }
+
+    /// Has the port at this I/O base interrupt when there is input.
+    pub fn interrupt_on_input(base: u16) {
+        // DTR, RTS and OUT2, which lets the interrupt out; the interrupt of received data.
+        for (offset, value) in [(4, 0x0B), (1, 0x01)] {
+            let mut port: Port<u8> = Port::new(base + offset);
+            // SAFETY: these are the registers of the serial port that this program owns.
+            unsafe { port.write(value) };
+        }
+    }
+
+    /// The next byte of input, if there is one.
+    pub fn get(&mut self) -> Option<u8> {
+        // SAFETY: reading the line status register clears error bits only.
+        let status = unsafe { self.line_status.read() };
+        // All ones is what a missing port reads as.
+        if status == 0xFF || status & 1 == 0 {
+            return None;
+        }
+        // SAFETY: there is a byte, and the port is this program's.
+        Some(unsafe { self.data.read() })
     }
 
     fn put(&mut self, byte: u8) {

@@ -15,6 +15,7 @@ pub mod cpuid;
 pub mod icr;
 pub mod msr;
 pub mod msr_values;
+pub mod operator_msr;
 pub mod ports;
 pub mod svm_exit;
 pub mod vmware;

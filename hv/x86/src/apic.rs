@@ -38,7 +38,7 @@ pub fn timer_periodic(count: u32) {
 const LOOKS_MAX: usize = 256;
 
 /// Puts the local APIC of this pCPU, which is its guest's, into the state that an INIT leaves (SDM vol. 3, "Local APIC
-/// State After It Has Received an INIT"). Interrupts are off on entry and return, but nothing else holds them back: what
+/// State After It Has Received an INIT"), and forgets what is pending. Interrupts are off on entry and return, but nothing else holds them back: what
 /// is pending can only be got rid of by taking it.
 pub fn reset() {
     hand_over();
@@ -54,4 +54,10 @@ pub fn reset() {
         }
     });
     hand_over();
+}
+
+/// As [`reset`], and takes the local APIC back from the guest: interrupts reach the hypervisor.
+pub fn take_back() {
+    reset();
+    enable();
 }

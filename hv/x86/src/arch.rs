@@ -1,7 +1,7 @@
 //! The architecture contract, answered by x86: see `partita_core::arch`.
 
 use partita_core::arch::{Arch, PcpuId};
-use partita_core::smp_call::{Inbox, Mailbox, Served, Slot, SmpCalls};
+use partita_core::smp_call::{Inbox, Mailbox, Served, Slot, SmpCalls, Stamps};
 use partita_trace::event::Event;
 use partita_trace::histogram::HistogramId;
 use partita_trace::names::KickKind;
@@ -37,7 +37,7 @@ impl Arch for X86 {
     }
 
     fn arch_init_smp_call() {
-        percpu::public(Self::pcpu()).set_kick_mode(KickMode::Vector);
+        percpu::set_kick_mode(KickMode::Vector);
     }
 
     #[inline(always)]
@@ -45,34 +45,77 @@ impl Arch for X86 {
         kick(target);
     }
 
-    #[inline]
+    #[inline(always)]
     fn smp_call_served(served: &Served) {
-        let stamps = &served.stamps;
-        // A call that was found before its kick was even sent counts from its posting; one that came while the target was
-        // out of its guest already was noticed when it was run.
-        let sent = if stamps.kicked == 0 { stamps.posted } else { stamps.kicked };
-        let noticed = if stamps.entered >= sent { stamps.entered } else { stamps.run };
-        let ticks = noticed.saturating_sub(sent);
-        let me = percpu::public(Self::pcpu());
-        let (kind, id) = match me.kick_mode() {
-            KickMode::Nmi => (KickKind::Nmi, HistogramId::KickNmi),
-            KickMode::Vector => (KickKind::Vector, HistogramId::KickVector),
-        };
-        let sender = served.caller.0;
-        trace::record(stamps.entered, Event::Kick { kind, sender, sent, ticks });
-        trace::count(id, ticks);
-        let ran = stamps.done.saturating_sub(stamps.run);
-        trace::record(stamps.run, Event::SmpCallServed { caller: sender, posted: stamps.posted, ticks: ran });
+        if !served.is_awaited {
+            let Stamps { posted, kicked, entered, run, done } = served.stamps;
+            trace_unawaited(served.caller, posted, kicked, entered, run, done);
+        }
     }
+
+    #[inline(always)]
+    fn kick_note(target: PcpuId) -> u8 {
+        KickKind::from(percpu::public(target).kick_mode()) as u8
+    }
+
+    #[inline]
+    fn smp_call_answered(target: PcpuId, kick_note: u8, stamps: &Stamps) {
+        let kind = KickKind::from_raw(kick_note).unwrap_or(KickKind::Vector);
+        trace_call(CallEnds { peer: target, kind, by_caller: true }, stamps);
+    }
+}
+
+/// The target traces a call that nobody waits for. Others are traced by their callers, to save the targets' time; nor do
+/// those go through memory for this.
+#[cold]
+#[inline(never)]
+fn trace_unawaited(caller: PcpuId, posted: u64, kicked: u64, entered: u64, run: u64, done: u64) {
+    let stamps = Stamps { posted, kicked, entered, run, done };
+    let kind = percpu::private().kick_kind.get();
+    trace_call(CallEnds { peer: caller, kind, by_caller: false }, &stamps);
+}
+
+struct CallEnds {
+    /// The other one.
+    peer: PcpuId,
+    kind: KickKind,
+    by_caller: bool,
+}
+
+/// Traces a call that was served, and counts how long its kick took.
+#[inline]
+fn trace_call(ends: CallEnds, stamps: &Stamps) {
+    let Stamps { posted, kicked, entered, run, done } = *stamps;
+    // A call that was found before its kick was even sent counts from its posting; one that came while the target was out
+    // of its guest already was noticed when it was run.
+    let kick = if kicked == 0 { posted } else { kicked };
+    let exit = if entered >= kick { entered } else { run };
+    // One comparison tells whether every leg fits; if not, each is cut by itself.
+    let fits = done.wrapping_sub(posted) <= u32::MAX.into() && kick >= posted && exit >= kick && run >= exit;
+    let leg = |from: u64, to: u64| {
+        if fits { to.wrapping_sub(from) as u32 } else { to.saturating_sub(from).min(u32::MAX.into()) as u32 }
+    };
+    let CallEnds { peer: PcpuId(peer), kind, by_caller } = ends;
+    let event = Event::SmpCallServed {
+        peer,
+        kind,
+        by_caller,
+        post_to_kick: leg(posted, kick),
+        kick_to_exit: leg(kick, exit),
+        exit_to_run: leg(exit, run),
+        run_to_ack: leg(run, done),
+    };
+    let id = if kind == KickKind::Nmi { HistogramId::KickNmi } else { HistogramId::KickVector };
+    trace::record_and_count(exit, event, id, exit.saturating_sub(kick));
 }
 
 /// Makes a pCPU look at its mailbox and requests: by NMI if its local APIC is its guest's, else by vector.
 #[inline(always)]
 pub fn kick(target: PcpuId) {
     let public = percpu::public(target);
-    match public.kick_mode() {
-        KickMode::Nmi => apic::send_nmi(public.apic_id()),
-        KickMode::Vector => apic::send_kick_vector(public.apic_id()),
+    let id = public.apic_id();
+    if public.kick_mode() == KickMode::Nmi || !public.kick_by_vector(X86::pcpu(), || apic::send_kick_vector(id)) {
+        apic::send_nmi(id);
     }
 }
 

@@ -14,8 +14,8 @@ use crate::memory::pool::PAGE;
 
 /// Pages for the upper levels of the hypervisor's own page tables, and for what is rounded up to a page.
 const TABLE_PAGES: usize = 64;
-/// Pages for each partition beside its maps: nested tables for at most 3 GiB, and its description.
-const PARTITION_PAGES: usize = 8;
+/// Pages for each partition beside its maps: nested tables for at most 3 GiB, those of its window, and its description.
+const PARTITION_PAGES: usize = 13;
 /// Pages of each pCPU beside its block: host save area, VMCB, vCPU.
 const PCPU_PAGES: usize = 3;
 

@@ -1,6 +1,7 @@
-//! The hypervisor's console: COM1, polled. Only the boot and housekeeping pCPU prints; real-time pCPUs trace.
+//! The hypervisor's console: COM1. Only the boot and housekeeping pCPU prints; real-time pCPUs trace.
 
 use core::fmt::{self, Write};
+use core::sync::atomic::{AtomicBool, Ordering};
 
 use partita_x86_bare::uart::Uart;
 use spin::Mutex;
@@ -14,11 +15,49 @@ pub fn init() {
     Uart::init(COM1);
 }
 
+/// Has COM1 interrupt when there is input.
+pub fn interrupt_on_input() {
+    Uart::interrupt_on_input(COM1);
+}
+
+/// The next byte that was typed, if there is one.
+pub fn input() -> Option<u8> {
+    CONSOLE.lock().get()
+}
+
+/// Whether a line is being typed, so that what is printed has to begin a new one.
+static IS_TYPING: AtomicBool = AtomicBool::new(false);
+
 /// Prints, for the macros.
 #[doc(hidden)]
 pub fn print(args: fmt::Arguments<'_>) {
+    let mut console = CONSOLE.lock();
+    let new_line = if IS_TYPING.swap(false, Ordering::Relaxed) { "\n" } else { "" };
     // The serial port cannot fail.
-    let _ = CONSOLE.lock().write_fmt(args);
+    let _ = console.write_str(new_line);
+    let _ = console.write_fmt(args);
+}
+
+/// The console as the line editor writes to it.
+#[derive(Debug)]
+pub struct Echo;
+
+impl Echo {
+    /// Whether the line that is being typed is still the last on the console.
+    pub fn is_typing(&self) -> bool {
+        IS_TYPING.load(Ordering::Relaxed)
+    }
+
+    /// Says whether a line is being typed.
+    pub fn set_typing(&self, is_typing: bool) {
+        IS_TYPING.store(is_typing, Ordering::Relaxed);
+    }
+}
+
+impl Write for Echo {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        CONSOLE.lock().write_str(text)
+    }
 }
 
 /// Prints from a place that may have interrupted a print: a fatal fault. It takes the port without its lock.

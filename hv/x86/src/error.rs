@@ -9,6 +9,7 @@ use partita_trace::layout::LayoutError;
 use partita_x86_policy::apic_view::ApicViewError;
 
 use crate::clock::ClockError;
+use crate::lifecycle::LifeError;
 use crate::memory::paging::MapError;
 use crate::memory::pool::PoolExhausted;
 use partita_x86_bare::boot_info::BootInfoError;
@@ -61,6 +62,13 @@ pub enum Refusal {
         /// Its x2APIC ID.
         apic_id: u32,
     },
+    /// A pCPU came up, but answers no kick.
+    PcpuSilent {
+        /// Which.
+        pcpu: u16,
+        /// Its x2APIC ID.
+        apic_id: u32,
+    },
     /// A pCPU lacks what the boot pCPU has.
     PcpuUnfit {
         /// Which.
@@ -68,6 +76,8 @@ pub enum Refusal {
         /// Its x2APIC ID.
         apic_id: u32,
     },
+    /// A partition could not be started.
+    Life(LifeError),
     /// A pCPU did not take its vCPU.
     PcpuLate {
         /// Which.
@@ -100,11 +110,15 @@ impl Display for Refusal {
             Self::PcpuDead { pcpu, apic_id } => {
                 write!(f, "pCPU {pcpu} (x2APIC ID {apic_id}) did not come up within its deadline")
             }
+            Self::PcpuSilent { pcpu, apic_id } => {
+                write!(f, "pCPU {pcpu} (x2APIC ID {apic_id}) came up, but answers no kick within its deadline")
+            }
             Self::PcpuUnfit { pcpu, apic_id } => write!(
                 f,
                 "pCPU {pcpu} (x2APIC ID {apic_id}) lacks x2APIC, SVM or nested paging, which the boot CPU has, or its SVM is \
                  disabled; see the firmware's set-up"
             ),
+            Self::Life(error) => write!(f, "a partition cannot be started: {error}"),
             Self::PcpuLate { pcpu } => write!(f, "pCPU {pcpu} did not take its vCPU within its deadline"),
         }
     }
@@ -132,4 +146,5 @@ from! {
     MapError => Map,
     LayoutError => Trace,
     ApicViewError => ApicIds,
+    LifeError => Life,
 }

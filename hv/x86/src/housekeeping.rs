@@ -5,13 +5,14 @@ use partita_core::arch::Arch;
 use partita_core::partition::{PartitionState, Verdict, verdict};
 use partita_core::pcpu_set::PcpuSet;
 use partita_core::smp_call::{Deadline, Reply};
+use partita_core::system::{Housekeeping, SmpCallMode};
 use partita_trace::event::Event;
 use partita_trace::histogram::HistogramId;
 use partita_trace::layout::{HEADER_LEN, RegionHeader, Window};
 use partita_trace::names::StopCause;
 use x86_64::instructions::interrupts;
 
-use crate::arch::{X86, calls};
+use crate::arch::{X86, calls, inbox};
 use crate::cpu::idt::take_timer;
 use crate::cpu::{end_run, rdtsc};
 use crate::partition::Partition;
@@ -31,7 +32,9 @@ impl Hypervisor {
     pub fn keep_house(mut self) -> ! {
         let housekeeping = self.system.config.housekeeping.clone();
         let targets = self.targets();
+        let inbox = inbox(X86::pcpu());
         let mut rounds = Rounds::default();
+        self.listen();
         let limit = u64::from(housekeeping.smp_call_rounds);
         if housekeeping.smp_call_hz > 0 {
             let ticks = self.machine.clocks.lapic_hz / u64::from(housekeeping.smp_call_hz);
@@ -39,16 +42,17 @@ impl Hypervisor {
         }
         loop {
             // Interrupts are off here, so that nothing that comes between a look and the HLT is slept through.
-            if let Some(calls) = calls() {
-                calls.handle_smp_call(rdtsc());
+            if let Some(inbox) = inbox.filter(|inbox| inbox.has_pending()) {
+                inbox.handle_smp_call(rdtsc());
             }
             if take_timer().is_some() && (limit == 0 || rounds.made < limit) {
-                call(&targets, housekeeping.smp_call_deadline_ms, &mut rounds);
+                call(&targets, &housekeeping, &mut rounds);
             }
             self.accept_windows();
+            self.take_input();
             let states = self.partitions.iter().map(|p| (p.config.expect, p.life.state()));
-            let run = verdict(states);
-            if run != Verdict::Running || (limit > 0 && rounds.made >= limit) {
+            let run = verdict(states.map(|(expect, state)| (expect, as_it_counts(state))));
+            if run != Verdict::Running || self.shell.quits || (limit > 0 && rounds.made >= limit) {
                 apic::timer_stop();
                 self.end(run, &rounds);
             }
@@ -120,7 +124,7 @@ impl Hypervisor {
             }
         };
         // SAFETY: the range was checked to lie in this partition's memory; the copy keeps no reference.
-        if let Err(error) = unsafe { self.space.with_window(hpa, HEADER_LEN as u64, &mut self.pool, copy) } {
+        if let Err(error) = unsafe { self.space.look_at(hpa, HEADER_LEN as u64, &mut self.pool, copy) } {
             println!("partita: the trace window of partition {}: {error}", partition.number);
             return None;
         }
@@ -140,38 +144,75 @@ impl Hypervisor {
     }
 }
 
+/// A partition that was stopped from the console may be started again, and is no failure.
+fn as_it_counts(state: PartitionState) -> PartitionState {
+    match state {
+        PartitionState::Stopped { cause, .. } if cause == StopCause::Housekeeping as u16 => PartitionState::Loading,
+        other => other,
+    }
+}
+
 /// The function of the housekeeping core's calls.
 fn nothing(argument: u64) -> u64 {
     argument
 }
 
-/// Calls each target by itself, so that each round trip is one kick's.
-fn call(targets: &PcpuSet, deadline_ms: u32, rounds: &mut Rounds) {
+/// Makes a round of calls.
+fn call(targets: &PcpuSet, config: &Housekeeping, rounds: &mut Rounds) {
     let Some(calls) = calls() else { return };
-    for pcpu in targets.iter() {
-        let posted = X86::now();
-        let deadline = Deadline::after_ms::<X86>(deadline_ms);
-        let reply = calls.smp_call_function_single(pcpu, nothing, 0, deadline);
-        let ticks = X86::now().wrapping_sub(posted);
-        rounds.calls += 1;
-        let (late, first_late) = match reply {
-            Ok(Reply::Answered(_)) => {
-                trace::count(HistogramId::SmpCall, ticks);
-                (0, u64::MAX)
+    match config.smp_call_mode {
+        // So that each round trip is one kick's.
+        SmpCallMode::Each => {
+            for pcpu in targets {
+                let posted = X86::now();
+                let deadline = Deadline::after_ms::<X86>(config.smp_call_deadline_ms);
+                let reply = calls.smp_call_function_single(pcpu, nothing, 0, deadline);
+                let mut late = PcpuSet::EMPTY;
+                let ended = if let Ok(Reply::Answered(answer)) = reply {
+                    answer.seen
+                } else {
+                    // Its number was checked against the machine's.
+                    let _ = late.insert(pcpu);
+                    X86::now()
+                };
+                rounds.note(1, posted, ended, &late);
             }
-            _ => {
-                rounds.late += 1;
-                println!("partita: SMP call: {pcpu} did not answer within its deadline");
-                (1, pcpu.0.into())
-            }
-        };
-        trace::record(posted, Event::SmpCall { targets: 1, late, ticks, first_late });
+        }
+        SmpCallMode::Broadcast => {
+            let posted = X86::now();
+            let deadline = Deadline::after_ms::<X86>(config.smp_call_deadline_ms);
+            let outcome = calls.smp_call_function(targets, nothing, 0, deadline, |_, _| {});
+            let (ended, late) = match outcome {
+                Ok(outcome) => (outcome.ended, outcome.missing()),
+                Err(_) => (X86::now(), *targets),
+            };
+            rounds.note(targets.len(), posted, ended, &late);
+        }
     }
     rounds.made += 1;
 }
 
-/// How a partition ended, for people.
-struct Shown<'a>(&'a Partition);
+impl Rounds {
+    /// Takes note of a call to so many targets, of which some did not answer.
+    fn note(&mut self, targets: usize, posted: u64, ended: u64, late: &PcpuSet) {
+        let ticks = ended.wrapping_sub(posted);
+        self.calls += targets as u64;
+        self.late += late.len() as u64;
+        for pcpu in late {
+            println!("partita: SMP call: {pcpu} did not answer within its deadline");
+        }
+        if late.is_empty() {
+            trace::count(HistogramId::SmpCall, ticks);
+        }
+        let first_late = late.iter().next().map_or(u64::MAX, |pcpu| pcpu.0.into());
+        let (targets, late) = (targets as u16, late.len() as u16);
+        trace::record(posted, Event::SmpCall { targets, late, ticks, first_late });
+    }
+}
+
+/// How a partition stands or ended, for people.
+#[derive(Debug)]
+pub struct Shown<'a>(pub &'a Partition);
 
 impl core::fmt::Display for Shown<'_> {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
@@ -180,6 +221,9 @@ impl core::fmt::Display for Shown<'_> {
             PartitionState::Running => f.write_str("still running"),
             PartitionState::Ended(0) => f.write_str("finished, success"),
             PartitionState::Ended(status) => write!(f, "finished, failure (status {status:#x})"),
+            PartitionState::Stopped { cause, .. } if cause == StopCause::Housekeeping as u16 => {
+                f.write_str("stopped from the console")
+            }
             PartitionState::Stopped { cause, detail } => {
                 let name = u8::try_from(cause).ok().and_then(StopCause::from_raw).map_or("unknown", StopCause::name);
                 write!(f, "stopped: {name} (detail {detail:#x})")

@@ -1,20 +1,19 @@
-//! Giving a pCPU to a vCPU: it hands its local APIC over, and enters the vCPU's loop, for ever.
+//! Giving a pCPU to a vCPU, for ever, and telling it what to do.
 
 use core::ptr;
 
 use partita_core::arch::{Arch, PcpuId};
-use partita_core::smp_call::{Deadline, Reply};
+use partita_core::smp_call::{Deadline, PcpuState, Reply};
 use partita_x86_policy::apic_events::{RunState, VcpuEvents};
 use partita_x86_policy::cmos::Cmos;
 use partita_x86_policy::cpuid::CpuidContext;
 use partita_x86_policy::msr_values::efer_writable;
 use partita_x86_policy::ports::serial_base;
 
-use crate::apic;
 use crate::arch::{X86, calls, inbox};
 use crate::cpu::features::cpuid;
-use crate::cpu::percpu::{self, KickMode, Progress};
-use crate::cpu::rdtsc;
+use crate::cpu::percpu::{self, Order, Progress};
+use crate::cpu::{halt_forever, rdtsc};
 use crate::error::Refusal;
 use crate::memory::pool::Pool;
 use crate::partition::Partition;
@@ -56,7 +55,6 @@ pub fn build<V: VirtualCpu>(
     };
     let host = cpuid(EXTENDED_FEATURES, 0);
     let [_, _, ecx, edx] = partita_x86_policy::cpuid::cpuid(EXTENDED_FEATURES, 0, host, 0, &context);
-    let run = if number == 0 { RunState::Running } else { RunState::WaitForSipi };
     let vcpu = Vcpu {
         cpu: V::new(pool, nested_root, maps)?,
         partition,
@@ -65,7 +63,7 @@ pub fn build<V: VirtualCpu>(
         inbox,
         cpuid: context,
         efer_writable: efer_writable(ecx, edx),
-        events: VcpuEvents::new(run, false),
+        events: VcpuEvents::new(RunState::WaitForSipi, false),
         shadow_behind_nmi: false,
         cmos: Cmos::default(),
     };
@@ -75,26 +73,66 @@ pub fn build<V: VirtualCpu>(
     Ok(place)
 }
 
-/// Has a pCPU enter its vCPU.
+/// Gives a pCPU its vCPU, which it takes without running it.
 ///
 /// # Errors
 /// If it does not take it within its deadline.
-pub fn start<V: VirtualCpu>(pcpu: PcpuId, vcpu: *mut Vcpu<V>) -> Result<(), Refusal> {
-    let late = Refusal::PcpuLate { pcpu: pcpu.0 };
-    let Some(calls) = calls() else { return Err(late) };
+pub fn give<V: VirtualCpu>(pcpu: PcpuId, vcpu: *mut Vcpu<V>) -> Result<(), Refusal> {
     let deadline = Deadline::after_ms::<X86>(DEADLINE_MS);
-    let Ok(Reply::Answered(_)) = calls.smp_call_function_single(pcpu, take, vcpu.expose_provenance() as u64, deadline)
-    else {
-        return Err(late);
-    };
-    // Only then nobody kicks it by a vector that its guest would get.
-    while percpu::public(pcpu).progress() != Progress::RunsVcpu {
-        if deadline.has_passed(X86::now()) {
-            return Err(late);
+    let is_told = calls().is_some_and(|calls| {
+        let reply = calls.smp_call_function_single(pcpu, take, vcpu.expose_provenance() as u64, deadline);
+        matches!(reply, Ok(Reply::Answered(_)))
+    });
+    if is_told && reaches(pcpu, Progress::VcpuDown, deadline) {
+        Ok(())
+    } else {
+        Err(Refusal::PcpuLate { pcpu: pcpu.0 })
+    }
+}
+
+/// Waits until a pCPU has come so far, and serves SMP calls meanwhile. `false` if it did not before the deadline.
+pub fn reaches(pcpu: PcpuId, progress: Progress, deadline: Deadline) -> bool {
+    wait_until(deadline, || percpu::public(pcpu).progress() == progress)
+}
+
+/// Waits for something on other pCPUs, and serves SMP calls meanwhile. `false` if it did not come before the deadline.
+pub fn wait_until(deadline: Deadline, is_so: impl Fn() -> bool) -> bool {
+    loop {
+        let now = X86::now();
+        if is_so() {
+            return true;
+        }
+        if deadline.has_passed(now) {
+            return false;
+        }
+        if let Some(calls) = calls() {
+            calls.handle_smp_call(now);
         }
         X86::relax();
     }
-    Ok(())
+}
+
+/// Tells a pCPU to do something once this call is over. `false` if it did not answer.
+pub fn order(pcpu: PcpuId, order: Order) -> bool {
+    let function = match order {
+        Order::None => |_| note(Order::None),
+        Order::Load => |_| note(Order::Load),
+        Order::Start => |_| note(Order::Start),
+        Order::Park => |_| note(Order::Park),
+        Order::Dump => |_| note(Order::Dump),
+        Order::Storm => |_| note(Order::Storm),
+        Order::Hold => |_| note(Order::Hold),
+    };
+    let deadline = Deadline::after_ms::<X86>(DEADLINE_MS);
+    calls().is_some_and(|calls| {
+        matches!(calls.smp_call_function_single(pcpu, function, 0, deadline), Ok(Reply::Answered(_)))
+    })
+}
+
+/// On the target: keeps the order for when the call has been acknowledged.
+fn note(order: Order) -> u64 {
+    percpu::private().order.set(order);
+    0
 }
 
 /// On the target: keeps the vCPU for when the call has been acknowledged.
@@ -103,27 +141,27 @@ fn take(vcpu: u64) -> u64 {
     0
 }
 
-/// Enters this pCPU's vCPU, if it was given one, which is one of `V`. Interrupts are off.
-pub fn run_if_asked<V: VirtualCpu>() {
-    let vcpu = percpu::private().vcpu.get();
+/// Enters this pCPU's vCPU, if it was given one, which is one of `V`, or sleeps for good if it was told to. Interrupts are
+/// off.
+pub fn do_as_told<V: VirtualCpu>() {
+    let private = percpu::private();
+    if private.order.get() == Order::Park {
+        if let Some(calls) = calls() {
+            calls.retire(PcpuState::Parked);
+        }
+        halt_forever();
+    }
+    let vcpu = private.vcpu.get();
     if vcpu == 0 {
         return;
     }
     let vcpu: *mut Vcpu<V> = ptr::with_exposed_provenance_mut(vcpu as usize);
-    percpu::public(X86::pcpu()).set_kick_mode(KickMode::Nmi);
-    // Nothing of the hypervisor's may be pending when the guest's interrupt table takes over, such as a kick vector that
-    // was under way.
-    apic::reset();
     V::hold_back();
+    let mut registers = GuestRegisters::default();
     // SAFETY: the vCPU was built for this pCPU, complete, and given to it alone.
     let owned = unsafe { &mut *vcpu };
-    percpu::public(X86::pcpu()).set_progress(Progress::RunsVcpu);
-    let mut registers = GuestRegisters::default();
-    let is_first = owned.events.run() == RunState::Running;
+    owned.stay_down(&mut registers);
     owned.serve(&mut registers, rdtsc());
-    if is_first {
-        owned.start_first(&mut registers);
-    }
     let frame = percpu::exit_frame(X86::pcpu());
     // SAFETY: the place above the stack is kept for the vCPU's frame; the vCPU is complete and this pCPU's alone. The
     // extension is on, and interrupts of every kind are held back.

@@ -1,21 +1,23 @@
-//! Partitions, from the bundle into the machine: memory filled, maps and nested tables built, vCPUs started.
+//! Partitions, from the bundle into the machine: maps and nested tables built, vCPUs given to their pCPUs.
+
+use core::sync::atomic::AtomicU32;
 
 use heapless::Vec;
-use partita_abi::guest::{ACPI_LEN, RSDP};
 use partita_core::arch::PcpuId;
 use partita_core::partition::PartitionLife;
 use partita_core::system;
 use partita_trace::event::Event;
 use partita_trace::names::InterruptMode;
-use partita_x86_policy::acpi::write_tables;
 use partita_x86_policy::apic_view::ApicView;
 use partita_x86_policy::msr::{MSRPM_LEN, MsrPolicy};
 use partita_x86_policy::ports::{IOPM_LEN, PortPolicy};
 
-use crate::cpu::percpu::{self, PCPUS_MAX};
+use crate::cpu::percpu::{self, Order, PCPUS_MAX};
 use crate::cpu::rdtsc;
 use crate::error::Refusal;
+use crate::fill::Loading;
 use crate::memory::nested;
+use crate::memory::paging::window_of;
 use crate::memory::pool::{PAGE, Pool};
 use crate::partition::{Partition, Refusals, TraceWindow};
 use crate::set_up::Hypervisor;
@@ -23,18 +25,18 @@ use crate::virt::{PermissionMaps, VirtualCpu};
 use crate::{launch, println, trace};
 
 impl Hypervisor {
-    /// Loads all partitions.
+    /// Describes all partitions.
     ///
     /// # Errors
     /// If the hypervisor's memory does not suffice.
-    pub fn load_partitions(&mut self, trap_timer_count: bool) -> Result<(), Refusal> {
+    pub fn describe_partitions(&mut self, trap_timer_count: bool) -> Result<(), Refusal> {
         for number in 0..self.system.config.partitions.len() {
-            self.load(number as u16, trap_timer_count)?;
+            self.describe(number as u16, trap_timer_count)?;
         }
         Ok(())
     }
 
-    fn load(&mut self, number: u16, trap_timer_count: bool) -> Result<(), Refusal> {
+    fn describe(&mut self, number: u16, trap_timer_count: bool) -> Result<(), Refusal> {
         let index = usize::from(number);
         let config = self.system.config.partitions.get(index).ok_or(Refusal::TooLarge("partitions"))?.clone();
         let range = self.system.division.partitions.get(index).ok_or(Refusal::TooLarge("partitions"))?;
@@ -46,6 +48,10 @@ impl Hypervisor {
             pcpus,
             apic_view: ApicView::new(&ids)?,
             memory_hpa: range.start,
+            window: window_of(number),
+            bundle: self.system.bundle,
+            loading: Loading::default(),
+            starts: AtomicU32::new(0),
             msr_policy: MsrPolicy::new(trap_timer_count),
             port_policy: PortPolicy::new(config.console, config.identity),
             clocks: self.machine.clocks,
@@ -55,7 +61,6 @@ impl Hypervisor {
             housekeeping: PcpuId(self.system.config.housekeeping.pcpu),
             config,
         };
-        self.fill_memory(&partition)?;
         let place = self.pool.carve(size_of::<Partition>(), align_of::<Partition>())?.cast::<Partition>();
         // SAFETY: the place is fresh from the pool, large and aligned enough, and never freed.
         let partition: &'static Partition = unsafe {
@@ -65,76 +70,61 @@ impl Hypervisor {
         self.partitions.push(partition).map_err(|_| Refusal::TooLarge("partitions"))
     }
 
-    /// Clears a partition's memory and copies its segments and ACPI tables in.
-    fn fill_memory(&mut self, partition: &Partition) -> Result<(), Refusal> {
-        let (number, len) = (u32::from(partition.number), partition.config.memory_bytes);
-        let bundle = self.system.bundle;
-        let fill = |memory: *mut u8| {
-            // SAFETY: the window is mapped for `len` bytes, and the guest does not run yet.
-            let memory = unsafe { core::slice::from_raw_parts_mut(memory, len as usize) };
-            memory.fill(0);
-            for segment in bundle.segments(number) {
-                let start = segment.gpa as usize;
-                let place = start.checked_add(segment.data.len()).and_then(|end| memory.get_mut(start..end));
-                // Segments outside the memory were refused by the rules.
-                if let Some(place) = place {
-                    place.copy_from_slice(segment.data);
-                }
-            }
-            let area = memory.get_mut(RSDP as usize..(RSDP + ACPI_LEN) as usize).unwrap_or(&mut []);
-            write_tables(area, RSDP, &partition.apic_view)
-        };
-        // SAFETY: the range is this partition's memory, and its guest does not run yet.
-        let written = unsafe { self.space.with_window(partition.memory_hpa, len, &mut self.pool, fill) }?;
-        written.map_err(|_| Refusal::TooLarge("ACPI tables of a partition"))
+    /// Makes a partition's vCPUs and gives them to their pCPUs, which take them without a guest.
+    fn give_pcpus<V: VirtualCpu>(&mut self, partition: &'static Partition) -> Result<(), Refusal> {
+        let maps = permission_maps(&mut self.pool, partition)?;
+        let nested_root = nested::build(&mut self.pool, partition.memory_hpa, partition.config.memory_bytes)?;
+        for (number, &pcpu) in partition.pcpus.iter().enumerate() {
+            let vcpu = launch::build::<V>(&mut self.pool, partition, number, nested_root, maps)?;
+            launch::give::<V>(pcpu, vcpu)?;
+        }
+        Ok(())
     }
 
-    /// Starts all partitions: every vCPU enters its loop, the first of each partition its guest.
+    /// Starts all partitions.
     ///
     /// # Errors
-    /// If memory does not suffice or a pCPU does not take its vCPU.
+    /// If memory does not suffice, or a pCPU is late.
     pub fn start_partitions<V: VirtualCpu>(&mut self) -> Result<(), Refusal> {
         for index in 0..self.partitions.len() {
             let Some(&partition) = self.partitions.get(index) else { break };
-            self.start::<V>(partition)?;
+            self.give_pcpus::<V>(partition)?;
+            self.start(partition)?;
+            report_start(partition);
         }
+        self.park_spare_pcpus();
         Ok(())
     }
 
-    fn start<V: VirtualCpu>(&mut self, partition: &'static Partition) -> Result<(), Refusal> {
-        let config = &partition.config;
-        let maps = permission_maps(&mut self.pool, partition)?;
-        let nested_root = nested::build(&mut self.pool, partition.memory_hpa, config.memory_bytes)?;
-        let event = Event::PartitionStart {
-            partition: partition.number,
-            memory: config.memory_bytes,
-            hpa: partition.memory_hpa,
-        };
-        trace::record(rdtsc(), event);
-        let mode = match config.lapic {
-            system::LapicMode::Passthrough => InterruptMode::LapicPassthrough,
-        };
-        let pcpus = partition.pcpus.iter().filter(|p| p.0 < 64).fold(0, |mask, p| mask | 1 << p.0);
-        trace::record(rdtsc(), Event::InterruptMode { partition: partition.number, mode, pcpus });
-        defmt::info!("partition {=u16} starts: {=str}", partition.number, config.name.as_str());
-        println!(
-            "partita: partition {} \"{}\": {} MiB at {:#x}, interrupts: {}",
-            partition.number,
-            config.name,
-            config.memory_bytes >> 20,
-            partition.memory_hpa,
-            mode.name(),
-        );
-        partition.life.begin();
-        // The first vCPU last: when its guest runs, the others already wait for their start.
-        for number in (0..partition.pcpus.len()).rev() {
-            let vcpu = launch::build::<V>(&mut self.pool, partition, number, nested_root, maps)?;
-            if let Some(&pcpu) = partition.pcpus.get(number) {
-                println!("partita:   vCPU {number} on {pcpu}, APIC ID {}", percpu::public(pcpu).apic_id());
-                launch::start(pcpu, vcpu)?;
+    /// pCPUs that belong to no partition sleep for good.
+    fn park_spare_pcpus(&self) {
+        for number in 1..self.machine.pcpus() as u16 {
+            let pcpu = PcpuId(number);
+            if !self.partitions.iter().any(|partition| partition.pcpus.contains(&pcpu)) {
+                launch::order(pcpu, Order::Park);
             }
         }
-        Ok(())
+    }
+}
+
+fn report_start(partition: &Partition) {
+    let config = &partition.config;
+    let mode = match config.lapic {
+        system::LapicMode::Passthrough => InterruptMode::LapicPassthrough,
+    };
+    let pcpus = partition.pcpus.iter().filter(|p| p.0 < 64).fold(0, |mask, p| mask | 1 << p.0);
+    trace::record(rdtsc(), Event::InterruptMode { partition: partition.number, mode, pcpus });
+    defmt::info!("partition {=u16} starts: {=str}", partition.number, config.name.as_str());
+    println!(
+        "partita: partition {} \"{}\": {} MiB at {:#x}, interrupts: {}",
+        partition.number,
+        config.name,
+        config.memory_bytes >> 20,
+        partition.memory_hpa,
+        mode.name(),
+    );
+    for (number, &pcpu) in partition.pcpus.iter().enumerate() {
+        println!("partita:   vCPU {number} on {pcpu}, APIC ID {}", percpu::public(pcpu).apic_id());
     }
 }
 

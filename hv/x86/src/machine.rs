@@ -28,6 +28,7 @@ impl Machine {
     /// # Errors
     /// Why the machine cannot be used.
     pub fn discover(boot: &BootInfo) -> Result<Self, Refusal> {
+        idt::build_tables();
         idt::load();
         idt::mask_legacy_controllers();
         let capabilities = features::read().check()?;

@@ -1,8 +1,9 @@
 //! A partition in the machine: what all of its pCPUs share, and the housekeeping core sees.
 
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use heapless::Vec;
+use partita_abi::bundle::Bundle;
 use partita_core::arch::PcpuId;
 use partita_core::partition::PartitionLife;
 use partita_core::system::{self, PARTITION_PCPUS_MAX};
@@ -15,6 +16,7 @@ use partita_x86_policy::ports::PortPolicy;
 use crate::arch::kick;
 use crate::clock::Clocks;
 use crate::cpu::percpu;
+use crate::fill::Loading;
 
 /// A partition.
 #[derive(Debug)]
@@ -29,6 +31,14 @@ pub struct Partition {
     pub apic_view: ApicView,
     /// Where its memory lies, host-physical.
     pub memory_hpa: u64,
+    /// Where that is mapped while it is loaded.
+    pub window: u64,
+    /// What it is loaded from.
+    pub bundle: Bundle<'static>,
+    /// How its loading stands.
+    pub loading: Loading,
+    /// How often it was started.
+    pub starts: AtomicU32,
     /// What its guest may do with model-specific registers.
     pub msr_policy: MsrPolicy,
     /// What its guest may do with I/O ports.
@@ -93,6 +103,12 @@ impl TraceWindow {
         self.get().filter(|_| !self.is_taken.swap(true, Ordering::Relaxed))
     }
 
+    /// Forgets the window: the guest that announced it is no more.
+    pub fn forget(&self) {
+        self.announced.store(0, Ordering::Relaxed);
+        self.is_taken.store(false, Ordering::Relaxed);
+    }
+
     /// The window, guest-physical address and length.
     pub fn get(&self) -> Option<(u64, u64)> {
         let word = self.announced.load(Ordering::Relaxed);
@@ -130,11 +146,13 @@ impl Partition {
         }
     }
 
-    /// The hypervisor ends it.
-    pub fn stop(&self, cause: StopCause, detail: u64) {
-        if self.life.stop(cause as u16, detail) {
+    /// The hypervisor ends it. `false` if it is over already.
+    pub fn stop(&self, cause: StopCause, detail: u64) -> bool {
+        let is_first = self.life.stop(cause as u16, detail);
+        if is_first {
             self.spread_end();
         }
+        is_first
     }
 
     fn spread_end(&self) {

@@ -18,6 +18,7 @@ use crate::machine::Machine;
 use crate::memory::paging::{Access, AddressSpace};
 use crate::memory::pool::{PAGE, Pool, PoolExhausted};
 use crate::partition::Partition;
+use crate::shell::Shell;
 use crate::system::System;
 use crate::trace;
 use crate::tracer::Tracer;
@@ -39,6 +40,8 @@ pub struct Hypervisor {
     pub region: Region<'static>,
     /// The partitions, by number.
     pub partitions: Vec<&'static Partition, PARTITIONS_MAX>,
+    /// The console.
+    pub shell: Shell,
 }
 
 /// Carves an array of values that are valid when all bytes are zero.
@@ -59,7 +62,7 @@ impl Hypervisor {
     ///
     /// # Safety
     /// Once, on the boot pCPU, with the boot page tables in use; `machine` and `system` must be true.
-    pub unsafe fn set_up<V: VirtualCpu>(machine: Machine, system: System) -> Result<Self, Refusal> {
+    pub unsafe fn set_up<V: VirtualCpu>(machine: Machine, system: System, is_attended: bool) -> Result<Self, Refusal> {
         let count = machine.pcpus();
         let range = system.division.pool;
         // SAFETY: the division gives this range to nobody else, and the boot page tables map it one to one.
@@ -86,7 +89,8 @@ impl Hypervisor {
         }
         // SAFETY: low memory is nobody's; the boot page tables let this pCPU write there.
         unsafe { application::install(space.root()) };
-        let mut hypervisor = Self { machine, system, pool, space, region, partitions: Vec::new() };
+        let shell = Shell::new(is_attended);
+        let mut hypervisor = Self { machine, system, pool, space, region, partitions: Vec::new(), shell };
         for number in 0..count as u16 {
             hypervisor.bring_up::<V>(PcpuId(number))?;
         }
@@ -172,7 +176,7 @@ extern "C" fn application_main<V: VirtualCpu>(_pcpu: u64) -> ! {
     loop {
         x86_64::instructions::interrupts::disable();
         calls.handle_smp_call(rdtsc());
-        launch::run_if_asked::<V>();
+        launch::do_as_told::<V>();
         x86_64::instructions::interrupts::enable_and_hlt();
     }
 }

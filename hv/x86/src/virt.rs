@@ -8,30 +8,78 @@ use partita_trace::names::ExitReason;
 use partita_x86_policy::cpuid::HypercallInstruction;
 use partita_x86_policy::ports::IoAccess;
 
+use crate::cpu::idt::WokenBy;
 use crate::memory::pool::{Pool, PoolExhausted};
 use crate::vcpu::Vcpu;
 
 /// The guest's general-purpose registers, but for RSP and RAX, which the contract has functions for. The order is
-/// that of the entry code: what is popped last before an entry is pushed first after the exit.
+/// that of the entry code: what is popped last before an entry is pushed first after the exit. The first six are those
+/// that Rust code preserves.
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]
 #[expect(missing_docs, reason = "the registers' own names")]
 pub struct GuestRegisters {
     pub rbx: u64,
-    pub rcx: u64,
-    pub rsi: u64,
-    pub rdi: u64,
     pub rbp: u64,
-    pub r8: u64,
-    pub r9: u64,
-    pub r10: u64,
-    pub r11: u64,
     pub r12: u64,
     pub r13: u64,
     pub r14: u64,
     pub r15: u64,
+    pub rcx: u64,
+    pub rsi: u64,
+    pub rdi: u64,
+    pub r8: u64,
+    pub r9: u64,
+    pub r10: u64,
+    pub r11: u64,
     pub rdx: u64,
 }
+
+/// Registers of a dump, in its order. Of a segment the selector; its base is a register of its own where it matters.
+pub const DUMPED: [&str; 39] = [
+    "rax",
+    "rbx",
+    "rcx",
+    "rdx",
+    "rsi",
+    "rdi",
+    "rbp",
+    "rsp",
+    "r8",
+    "r9",
+    "r10",
+    "r11",
+    "r12",
+    "r13",
+    "r14",
+    "r15",
+    "rip",
+    "rflags",
+    "cr0",
+    "cr2",
+    "cr3",
+    "cr4",
+    "efer",
+    "cs",
+    "ss",
+    "ds",
+    "es",
+    "fs",
+    "gs",
+    "tr",
+    "fs base",
+    "gs base",
+    "kernel gs",
+    "gdtr",
+    "idtr",
+    "dr6",
+    "dr7",
+    "cpl",
+    "pat",
+];
+
+/// The registers of a guest, by [`DUMPED`].
+pub type Dumped = [u64; DUMPED.len()];
 
 /// An exception that a guest can be given (APM vol. 2 section 8.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -140,6 +188,9 @@ pub trait VirtualCpu: Sized + 'static {
     /// Sets EFER to what the policy allows the guest.
     fn set_efer(&mut self, value: u64);
 
+    /// All of them, for a dump; `general` are those that this does not hold. Not for the exit path.
+    fn registers(&self, general: &GuestRegisters) -> Dumped;
+
     /// Continues `len` bytes behind the current instruction.
     fn skip(&mut self, len: u64);
     /// Continues at `rip`, behind the current instruction.
@@ -160,6 +211,8 @@ pub trait VirtualCpu: Sized + 'static {
     /// Makes it so again.
     fn enter_shadow(&mut self);
 
+    /// Forgets what was to be delivered at the next entry, or cut short by an exit: its guest is no more.
+    fn discard_events(&mut self);
     /// Sets the state of a first vCPU, and its registers.
     fn start_at(&mut self, entry: &Entry, registers: &mut GuestRegisters);
     /// Sets the state that INIT and a start-up IPI with `vector` leave (APM vol. 2 section 14.1.3).
@@ -173,8 +226,8 @@ pub trait VirtualCpu: Sized + 'static {
     fn take_nmi(&mut self);
     /// Does something with NMIs, and interrupts if they are on, let in.
     fn let_in(act: impl FnOnce());
-    /// Waits with NMIs let in, until one has come, unless `idle` says that there is something to do.
-    fn park_while(idle: impl Fn() -> bool);
+    /// Waits to be kicked, unless `idle` says that there is something to do.
+    fn park_while(by: WokenBy, idle: impl Fn() -> bool);
 }
 
 /// Host-physical addresses of the permission maps of a partition.

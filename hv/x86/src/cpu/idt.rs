@@ -18,6 +18,8 @@ use crate::console;
 
 /// Vector of the local APIC timer of the housekeeping pCPU.
 pub const TIMER_VECTOR: u8 = 0x40;
+/// Vector of COM1, on the housekeeping pCPU: it only wakes it.
+pub const SERIAL_VECTOR: u8 = 0x42;
 /// Vectors from here on are interrupts' only.
 const FIRST_INTERRUPT: u8 = 32;
 /// The lowest vector that a local APIC delivers.
@@ -27,14 +29,18 @@ const GENERAL_PROTECTION: u8 = 13;
 /// Vector that kicks a pCPU whose local APIC is the hypervisor's.
 pub const KICK_VECTOR: u8 = 0x41;
 
-// NMI: level-triggered news, and the mailbox is checked again before every guest entry and before every HLT.
-// Only a pCPU that was about to halt has to be turned back, or it would sleep with the news: if it was caught
-// between its last check and its HLT, it continues behind the HLT.
+// NMI: level-triggered news, and mailbox and requests are looked at again before every guest entry, so that there is
+// nothing to do. Only a pCPU that was about to halt has to be turned back, or it would sleep with the news: if it was
+// caught between its last check and its HLT, it continues behind the HLT. Such a pCPU has a handler of its own.
 global_asm!(
     r#"
     .section .text.idt, "ax", @progbits
     .align 16
 nmi_stub:
+    iretq
+
+    .align 16
+parking_nmi_stub:
     push rax
     push rcx
     mov rax, rsp
@@ -63,34 +69,55 @@ try_write_msr_at:
     wrmsr
     xor eax, eax
     ret
-try_write_msr_faulted:
+
+    // Reads MSR EDI to where RSI points; EAX tells whether it faulted.
+    .align 16
+    .global try_read_msr
+try_read_msr:
+    mov ecx, edi
+try_read_msr_at:
+    rdmsr
+    mov [rsi], eax
+    mov [rsi + 4], edx
+    xor eax, eax
+    ret
+
+try_msr_faulted:
     mov eax, 1
     ret
 
-    // #GP: expected in one place only.
+    // #GP: expected in two places only.
     .align 16
 general_protection_stub:
     push rax
     lea rax, [rip + try_write_msr_at]
     cmp [rsp + 16], rax
-    lea rax, [rip + try_write_msr_faulted]
-    jne 4f
+    je 4f
+    lea rax, [rip + try_read_msr_at]
+    cmp [rsp + 16], rax
+    je 4f
+    pop rax
+    jmp exception_stubs + 13 * 16
+4:  lea rax, [rip + try_msr_faulted]
     mov [rsp + 16], rax
     pop rax
     add rsp, 8
     iretq
-4:  pop rax
-    jmp exception_stubs + 13 * 16
 
-    // Halts with interrupts off until an NMI comes, unless the word at RDI, which the NMI handler sets, is set.
+    // Halts until an NMI comes, or an interrupt if ESI is not 0, unless the word at RDI, which the NMI handler sets, is
+    // set. Interrupts are off before and afterwards.
     .align 16
-    .global park_until_nmi
-park_until_nmi:
+    .global park_until_kicked
+park_until_kicked:
 park_check:
     cmp dword ptr [rdi], 0
     jne park_woken
-    hlt
+    test esi, esi
+    jz 5f
+    sti
+5:  hlt
 park_woken:
+    cli
     ret
 
     .align 16
@@ -126,27 +153,40 @@ spurious_stub:
 
 unsafe extern "C" {
     static nmi_stub: u8;
+    static parking_nmi_stub: u8;
     static timer_stub: u8;
     static kick_stub: u8;
     static spurious_stub: u8;
     static general_protection_stub: u8;
     fn try_write_msr(msr: u32, value: u64) -> u32;
-    fn park_until_nmi(nmi_seen: *const AtomicU32);
+    fn try_read_msr(msr: u32, value: *mut u64) -> u32;
+    fn park_until_kicked(nmi_seen: *const AtomicU32, interrupts: u32);
 }
 
-/// Halts this pCPU, with interrupts off, until an NMI comes. It returns at once if one came since `check` began;
-/// `check` says whether there is nothing to do, and is asked after the last NMI's trace was wiped, so that no NMI
-/// between the question and the HLT is slept through.
-pub fn park_while(check: impl Fn() -> bool) {
+/// What wakes a pCPU that waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WokenBy {
+    /// NMIs only: its local APIC is a guest's.
+    Nmis,
+    /// NMIs and interrupts: its local APIC is the hypervisor's.
+    NmisAndInterrupts,
+}
+
+/// Halts this pCPU, with interrupts off on entry and return, until it is kicked. It returns at once if an NMI came since
+/// `check` began; `check` says whether there is nothing to do, and is asked after the last NMI's trace was wiped, so that
+/// no NMI between the question and the HLT is slept through.
+pub fn park_while(by: WokenBy, check: impl Fn() -> bool) {
+    load_table(&PARKING);
     let nmi_seen = &super::percpu::private().nmi_seen;
     nmi_seen.store(0, Ordering::SeqCst);
     if check() {
-        // SAFETY: the function only reads the word and halts.
-        unsafe { park_until_nmi(nmi_seen) };
+        // SAFETY: the function reads the word and halts; interrupts have their handlers.
+        unsafe { park_until_kicked(nmi_seen, u32::from(by == WokenBy::NmisAndInterrupts)) };
     }
+    load();
 }
 
-/// The CPU refused a write to a model-specific register.
+/// The CPU refused an access to a model-specific register.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MsrRefused;
 
@@ -162,54 +202,82 @@ pub unsafe fn write_msr_checked(msr: u32, value: u64) -> Result<(), MsrRefused> 
     if unsafe { try_write_msr(msr, value) } == 0 { Ok(()) } else { Err(MsrRefused) }
 }
 
+/// Reads a model-specific register that this CPU may not have.
+///
+/// # Errors
+/// If the CPU refuses it (#GP).
+pub fn read_msr_checked(msr: u32) -> Result<u64, MsrRefused> {
+    let mut value = 0;
+    // SAFETY: a #GP at the read comes back as a result; reading has no effect on memory.
+    if unsafe { try_read_msr(msr, &raw mut value) } == 0 { Ok(value) } else { Err(MsrRefused) }
+}
+
 /// Time-stamp of the last timer interrupt; 0 if none came since it was cleared.
 pub static TIMER_FIRED: AtomicU64 = AtomicU64::new(0);
 
-/// Of the housekeeping pCPU, of all others, and for draining.
-static TABLES: [Once<InterruptDescriptorTable>; 3] = [const { Once::new() }; 3];
+type Table = Once<InterruptDescriptorTable>;
+
+// Built by the boot pCPU before there is another, so that nobody ever waits for one.
+static HOUSEKEEPING: Table = Once::new();
+static OTHERS: Table = Once::new();
+static DRAINING: Table = Once::new();
+static PARKING: Table = Once::new();
+
+/// Builds the descriptor tables: once, on the boot pCPU.
+pub fn build_tables() {
+    HOUSEKEEPING.call_once(build_housekeeping);
+    OTHERS.call_once(|| build(FIRST_INTERRUPT, &raw const nmi_stub));
+    DRAINING.call_once(|| build(LOWEST_INTERRUPT, &raw const nmi_stub));
+    PARKING.call_once(|| build(FIRST_INTERRUPT, &raw const parking_nmi_stub));
+}
+
+fn load_table(table: &'static Table) {
+    if let Some(table) = table.get() {
+        table.load();
+    }
+}
 
 /// Loads the descriptor table on this pCPU.
 pub fn load() {
-    let [housekeeping, others, _] = &TABLES;
-    if super::percpu::private().id == PcpuId(0) {
-        housekeeping.call_once(|| build(FIRST_INTERRUPT, true)).load();
-    } else {
-        others.call_once(|| build(FIRST_INTERRUPT, false)).load();
-    }
+    load_table(if super::percpu::private().id == PcpuId(0) { &HOUSEKEEPING } else { &OTHERS });
 }
 
 /// Runs `drain` with a descriptor table that takes every vector that an interrupt can have for an interrupt: a guest can have
 /// sent itself those that are exceptions otherwise. `drain` causes no exception.
 pub fn while_draining(drain: impl FnOnce()) {
-    let [.., draining] = &TABLES;
-    draining.call_once(|| build(LOWEST_INTERRUPT, false)).load();
+    load_table(&DRAINING);
     drain();
     load();
 }
 
+/// Sets the handler of a vector.
+fn set(table: &mut InterruptDescriptorTable, vector: u8, handler: u64) {
+    let gates = (&raw mut *table).cast::<Entry<HandlerFunc>>();
+    // SAFETY: the table is an array of 256 gates, whatever type of handler each is declared with; every address is that
+    // of a stub written for its vector: with the right error code, in the hypervisor's code segment, and returning by
+    // IRETQ or not at all.
+    unsafe { (*gates.add(usize::from(vector))).set_handler_addr(VirtAddr::new(handler)) };
+}
+
+fn build_housekeeping() -> InterruptDescriptorTable {
+    let mut table = build(FIRST_INTERRUPT, &raw const nmi_stub);
+    set(&mut table, TIMER_VECTOR, &raw const timer_stub as u64);
+    table
+}
+
 /// A table in which vectors from `first_interrupt` on are interrupts', to be ended and forgotten.
-fn build(first_interrupt: u8, has_timer: bool) -> InterruptDescriptorTable {
+fn build(first_interrupt: u8, nmi: *const u8) -> InterruptDescriptorTable {
     let mut table = InterruptDescriptorTable::new();
-    let gates = (&raw mut table).cast::<Entry<HandlerFunc>>();
-    let set = |vector: u8, handler: u64| {
-        // SAFETY: the table is an array of 256 gates, whatever type of handler each is declared with; every address is that
-        // of a stub written for its vector: with the right error code, in the hypervisor's code segment, and returning by
-        // IRETQ or not at all.
-        unsafe { (*gates.add(usize::from(vector))).set_handler_addr(VirtAddr::new(handler)) };
-    };
     for vector in 0..first_interrupt {
-        set(vector, exceptions::stub(vector));
+        set(&mut table, vector, exceptions::stub(vector));
     }
-    set(NMI, &raw const nmi_stub as u64);
-    set(GENERAL_PROTECTION, &raw const general_protection_stub as u64);
+    set(&mut table, NMI, nmi as u64);
+    set(&mut table, GENERAL_PROTECTION, &raw const general_protection_stub as u64);
     // What was meant for a guest that is no more only has to be ended.
     for vector in first_interrupt..=u8::MAX {
-        set(vector, &raw const kick_stub as u64);
+        set(&mut table, vector, &raw const kick_stub as u64);
     }
-    if has_timer {
-        set(TIMER_VECTOR, &raw const timer_stub as u64);
-    }
-    set(SPURIOUS_VECTOR, &raw const spurious_stub as u64);
+    set(&mut table, SPURIOUS_VECTOR, &raw const spurious_stub as u64);
     table
 }
 

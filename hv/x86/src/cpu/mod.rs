@@ -1,5 +1,6 @@
 //! A physical CPU as the hypervisor uses it: its block of memory, its descriptor tables, its faults.
 
+pub mod extended;
 pub mod features;
 pub mod idt;
 pub mod percpu;

@@ -7,13 +7,15 @@
 use core::arch::asm;
 use core::cell::{Cell, UnsafeCell};
 use core::mem::MaybeUninit;
-use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 use partita_core::arch::PcpuId;
+use partita_trace::names::KickKind;
 use partita_x86_bare::BootBlock;
 use partita_x86_bare::pvh::{BOOT_BLOCK_LEN, BOOT_STACK_TOP};
 
 use crate::requests::RequestWord;
+use crate::shell::{MsrAccess, StormPart};
 use crate::tracer::Tracer;
 
 /// Bytes of a pCPU's block, and its alignment.
@@ -39,12 +41,35 @@ pub struct Private {
     pub id: PcpuId,
     /// Address of the vCPU that it was given; 0 before.
     pub vcpu: Cell<u64>,
+    /// What it was told to do once the SMP call that told it is over.
+    pub order: Cell<Order>,
     /// Physical address of its host save area.
     pub host_save: Cell<u64>,
+    /// How it has to be kicked, for its own trace.
+    pub kick_kind: Cell<KickKind>,
     /// Whether `tracer` is filled.
     pub has_tracer: Cell<bool>,
     /// Its trace ring and histograms.
     pub tracer: UnsafeCell<MaybeUninit<Tracer>>,
+}
+
+/// What a pCPU is told to do: left by a function of an SMP call, which is short, and done when the call is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// Nothing.
+    None,
+    /// Clear its partition's memory and load it anew.
+    Load,
+    /// Hand its local APIC over and start its vCPU anew.
+    Start,
+    /// Sleep for good: it belongs to no partition.
+    Park,
+    /// Note the registers of its guest, for [`crate::dump`].
+    Dump,
+    /// Take part in a storm of SMP calls.
+    Storm,
+    /// Do nothing for some time, and serve nobody.
+    Hold,
 }
 
 const _: () = assert!(size_of::<Private>() <= PRIVATE_LEN);
@@ -96,7 +121,9 @@ pub unsafe fn init_private(pcpu: PcpuId) {
         nmi_seen: AtomicU32::new(0),
         id: pcpu,
         vcpu: Cell::new(0),
+        order: Cell::new(Order::None),
         host_save: Cell::new(0),
+        kick_kind: Cell::new(KickKind::Vector),
         has_tracer: Cell::new(false),
         tracer: UnsafeCell::new(MaybeUninit::uninit()),
     };
@@ -139,10 +166,12 @@ pub unsafe fn set_tracer(pcpu: PcpuId, tracer: Tracer) {
 /// The private page of the pCPU that executes this, found from its stack.
 #[inline(always)]
 pub fn private() -> &'static Private {
-    let rsp: u64;
-    // SAFETY: copies a register.
-    unsafe { asm!("mov {}, rsp", out(reg) rsp, options(nomem, nostack, preserves_flags)) };
-    let block = rsp & !(BLOCK_LEN as u64 - 1);
+    let block: u64;
+    // SAFETY: computes with a copy of a register. The result is the same wherever it is asked, as a pCPU never leaves the
+    // stack in its block, so that the compiler may ask once.
+    unsafe {
+        asm!("mov {0}, rsp", "and {0}, {1}", out(reg) block, const -(BLOCK_LEN as i64), options(pure, nomem, nostack));
+    }
     // SAFETY: every stack in use lies in a block, whose private page is filled before the stack comes into use,
     // on the boot pCPU first thing. The page is only shared within its own pCPU, and what changes in it is behind
     // `UnsafeCell` or atomic.
@@ -159,6 +188,21 @@ pub enum KickMode {
     Nmi = 1,
 }
 
+/// Changes how this pCPU has to be kicked, when it has made sure that the new kind reaches it.
+pub fn set_kick_mode(mode: KickMode) {
+    private().kick_kind.set(mode.into());
+    public(private().id).set_kick_mode(mode);
+}
+
+impl From<KickMode> for KickKind {
+    fn from(mode: KickMode) -> Self {
+        match mode {
+            KickMode::Nmi => Self::Nmi,
+            KickMode::Vector => Self::Vector,
+        }
+    }
+}
+
 /// How far a pCPU has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -167,10 +211,14 @@ pub enum Progress {
     Offline = 0,
     /// Serves calls.
     Online = 1,
-    /// Has handed its local APIC over, and runs its vCPU.
+    /// Has handed its local APIC over, and its vCPU runs or waits for its start-up IPI.
     RunsVcpu = 2,
     /// Lacks what the boot pCPU has.
     Unfit = 3,
+    /// Has a vCPU whose guest does not run; its local APIC is the hypervisor's.
+    VcpuDown = 4,
+    /// As before, and its partition's memory is being cleared and loaded, by itself.
+    Loads = 5,
 }
 
 /// What other pCPUs may see and change of a pCPU.
@@ -179,8 +227,20 @@ pub struct Public {
     apic_id: AtomicU32,
     kick_mode: AtomicU8,
     progress: AtomicU8,
+    /// pCPUs that are about to kick it by vector, at this moment.
+    vector_kickers: AtomicU32,
+    /// The last of them.
+    last_vector_kicker: AtomicU32,
     /// Requests to its vCPU.
     pub requests: RequestWord,
+    /// How often its vCPU was started.
+    pub starts: AtomicU32,
+    /// Whether its vCPU waits for its start-up IPI.
+    pub waits_for_sipi: AtomicBool,
+    /// What the console asks of its model-specific registers.
+    pub msr: MsrAccess,
+    /// Its part in a storm of SMP calls.
+    pub storm: StormPart,
 }
 
 static PUBLIC: [Public; PCPUS_MAX] = [const {
@@ -188,7 +248,13 @@ static PUBLIC: [Public; PCPUS_MAX] = [const {
         apic_id: AtomicU32::new(0),
         kick_mode: AtomicU8::new(KickMode::Vector as u8),
         progress: AtomicU8::new(Progress::Offline as u8),
+        vector_kickers: AtomicU32::new(0),
+        last_vector_kicker: AtomicU32::new(0),
         requests: RequestWord::new(),
+        starts: AtomicU32::new(0),
+        waits_for_sipi: AtomicBool::new(false),
+        msr: MsrAccess::new(),
+        storm: StormPart::new(),
     }
 }; PCPUS_MAX];
 
@@ -217,9 +283,29 @@ impl Public {
         if self.kick_mode.load(Ordering::Acquire) == KickMode::Nmi as u8 { KickMode::Nmi } else { KickMode::Vector }
     }
 
-    /// Changes how it has to be kicked: by itself only, when it has made sure that the new kind reaches it.
-    pub fn set_kick_mode(&self, mode: KickMode) {
-        self.kick_mode.store(mode as u8, Ordering::Release);
+    fn set_kick_mode(&self, mode: KickMode) {
+        // Sequentially consistent: the store comes before the look at `vector_kickers`, as a kicker's note there comes
+        // before its second look at the mode. So a kicker that this pCPU does not see, sees the new mode.
+        self.kick_mode.store(mode as u8, Ordering::SeqCst);
+    }
+
+    /// Runs `send` if the pCPU is still to be kicked by vector, and says so; it does not change over meanwhile.
+    pub fn kick_by_vector(&self, kicker: PcpuId, send: impl FnOnce()) -> bool {
+        self.vector_kickers.fetch_add(1, Ordering::SeqCst);
+        self.last_vector_kicker.store(kicker.0.into(), Ordering::Relaxed);
+        let still = self.kick_mode.load(Ordering::SeqCst) == KickMode::Vector as u8;
+        if still {
+            send();
+        }
+        // Release: the vector is sent before the note is gone.
+        self.vector_kickers.fetch_sub(1, Ordering::Release);
+        still
+    }
+
+    /// Who is about to kick this pCPU by vector, if anyone: asked by itself after it has changed over to NMIs.
+    pub fn vector_kicker(&self) -> Option<PcpuId> {
+        let none = self.vector_kickers.load(Ordering::SeqCst) == 0;
+        if none { None } else { Some(PcpuId(self.last_vector_kicker.load(Ordering::Relaxed) as u16)) }
     }
 
     /// How far it has come.
@@ -228,6 +314,8 @@ impl Public {
             1 => Progress::Online,
             2 => Progress::RunsVcpu,
             3 => Progress::Unfit,
+            4 => Progress::VcpuDown,
+            5 => Progress::Loads,
             _ => Progress::Offline,
         }
     }

@@ -1,8 +1,9 @@
 //! The hypervisor's own page tables: what it needs, with the rights it needs, and nothing else.
 //!
 //! Text is read-only and executable, constants read-only, everything else without execute. Stacks have an
-//! unmapped page below them. The memory of partitions is not mapped, except in a window while it is being loaded
-//! or looked at. All pCPUs share the tables, but only the boot pCPU opens the window, and no other knows of it.
+//! unmapped page below them. The memory of a partition is not mapped, except in its window while its own pCPU loads it, and
+//! in the housekeeping core's while that looks at it. All pCPUs share the tables, which only the boot pCPU changes; a
+//! window has been used by one pCPU alone, which forgets its translations when it is done.
 
 use x86_64::structures::paging::mapper::MapToError;
 use x86_64::structures::paging::{
@@ -13,6 +14,7 @@ use x86_64::{PhysAddr, VirtAddr};
 use super::pool::{PAGE, Pool, PoolExhausted};
 use crate::cpu::percpu::{self, GUARD_LEN};
 use partita_core::arch::PcpuId;
+use partita_core::system::PARTITIONS_MAX;
 
 /// What a mapping allows. Nothing is both writable and executable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +25,8 @@ pub enum Access {
     ReadWrite,
     /// Read and execute.
     ReadExecute,
+    /// Read and write a device's registers, uncached.
+    Device,
 }
 
 impl Access {
@@ -32,6 +36,7 @@ impl Access {
             Self::Read => present | PageTableFlags::NO_EXECUTE,
             Self::ReadWrite => present | PageTableFlags::NO_EXECUTE | PageTableFlags::WRITABLE,
             Self::ReadExecute => present,
+            Self::Device => present | PageTableFlags::NO_EXECUTE | PageTableFlags::WRITABLE | PageTableFlags::NO_CACHE,
         }
     }
 }
@@ -69,8 +74,26 @@ unsafe impl FrameAllocator<Size4KiB> for TableFrames<'_> {
     }
 }
 
-/// Where the window into partitions' memory begins; far from everything that is mapped one to one.
-const WINDOW: u64 = 1 << 39;
+/// Where the windows into partitions' memory begin; far from everything that is mapped one to one. Each has an entry of
+/// the root table of its own.
+const WINDOWS: u64 = 1 << 39;
+/// Bytes from one window to the next.
+const WINDOW_STRIDE: u64 = 1 << 39;
+/// The window of the housekeeping core, behind those of the partitions.
+const LOOKING: usize = PARTITIONS_MAX;
+
+/// Where the memory of a partition is mapped while it is loaded.
+pub const fn window_of(partition: u16) -> u64 {
+    window(partition as usize)
+}
+
+const fn window(number: usize) -> u64 {
+    WINDOWS + number as u64 * WINDOW_STRIDE
+}
+
+fn window_page(window: u64, number: u64) -> Page<Size2MiB> {
+    Page::containing_address(VirtAddr::new_truncate(window + number * Size2MiB::SIZE))
+}
 
 /// The hypervisor's address space.
 #[derive(Debug)]
@@ -188,8 +211,43 @@ impl AddressSpace {
         unsafe { x86_64::registers::control::Cr3::write(frame, x86_64::registers::control::Cr3Flags::empty()) };
     }
 
-    /// Maps `len` bytes of a partition's memory, from host-physical `hpa` (both multiples of 2 MiB), into the
-    /// window while `look` looks at or fills it.
+    /// Opens the window of a partition: maps `len` bytes from host-physical `hpa` there, both multiples of 2 MiB.
+    ///
+    /// # Errors
+    /// If the pool cannot hold the tables; not when the same window was open before.
+    ///
+    /// # Safety
+    /// The range must be the memory of this partition, and none of its guest's vCPUs run until the window is closed.
+    pub unsafe fn open_window(&mut self, partition: u16, hpa: u64, len: u64, pool: &mut Pool) -> Result<(), MapError> {
+        self.map_window(window_of(partition), hpa, len, pool)
+    }
+
+    /// Closes the window of a partition, of `len` bytes. The pCPU that used it forgets its translations itself.
+    pub fn close_window(&mut self, partition: u16, len: u64) {
+        self.unmap_window(window_of(partition), len);
+    }
+
+    fn map_window(&mut self, window: u64, hpa: u64, len: u64, pool: &mut Pool) -> Result<(), MapError> {
+        for n in 0..len.div_ceil(Size2MiB::SIZE) {
+            let frame = PhysFrame::containing_address(PhysAddr::new_truncate(hpa + n * Size2MiB::SIZE));
+            if let Err(error) = self.map_page(window_page(window, n), frame, Access::ReadWrite.flags(), pool) {
+                self.unmap_window(window, n * Size2MiB::SIZE);
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    fn unmap_window(&mut self, window: u64, len: u64) {
+        for n in 0..len.div_ceil(Size2MiB::SIZE) {
+            if let Ok((_, flush)) = self.tables.unmap(window_page(window, n)) {
+                flush.flush();
+            }
+        }
+    }
+
+    /// Maps `len` bytes of a partition's memory, from host-physical `hpa` (a multiple of 2 MiB), for the housekeeping core
+    /// while `look` looks at it.
     ///
     /// # Errors
     /// If the pool cannot hold the tables.
@@ -197,28 +255,16 @@ impl AddressSpace {
     /// # Safety
     /// The range must be the memory of a partition. Its guest may change it meanwhile if it runs: then `look` must read
     /// it by volatile reads, and make no references to it.
-    pub unsafe fn with_window<T>(
+    pub unsafe fn look_at<T>(
         &mut self,
         hpa: u64,
         len: u64,
         pool: &mut Pool,
         look: impl FnOnce(*mut u8) -> T,
     ) -> Result<T, MapError> {
-        let pages = len.div_ceil(Size2MiB::SIZE);
-        let page_at = |n| Page::<Size2MiB>::containing_address(VirtAddr::new_truncate(WINDOW + n * Size2MiB::SIZE));
-        let mut mapped = Ok(());
-        let mut count = 0;
-        while count < pages && mapped.is_ok() {
-            let frame = PhysFrame::containing_address(PhysAddr::new_truncate(hpa + count * Size2MiB::SIZE));
-            mapped = self.map_page(page_at(count), frame, Access::ReadWrite.flags(), pool);
-            count += 1;
-        }
-        let result = mapped.map(|()| look(WINDOW as *mut u8));
-        for n in 0..count {
-            if let Ok((_, flush)) = self.tables.unmap(page_at(n)) {
-                flush.flush();
-            }
-        }
-        result
+        self.map_window(window(LOOKING), hpa, len, pool)?;
+        let result = look(window(LOOKING) as *mut u8);
+        self.unmap_window(window(LOOKING), len);
+        Ok(result)
     }
 }

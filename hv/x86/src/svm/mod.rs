@@ -13,6 +13,9 @@ use crate::cpu::{read_msr, write_msr};
 
 pub use vcpu::SvmVcpu;
 
+/// Exit code of a physical NMI (APM vol. 2, appendix C).
+pub const NMI_EXIT: u64 = 0x61;
+
 const EFER: u32 = 0xC000_0080;
 const EFER_SVME: u64 = 1 << 12;
 const VM_HSAVE_PA: u32 = 0xC001_0117;

@@ -1,5 +1,7 @@
 //! A vCPU of SVM, behind the virtualisation contract.
 
+use core::arch::asm;
+
 use partita_core::system::Entry;
 use partita_x86_policy::cpuid::HypercallInstruction;
 use partita_x86_policy::msr_values::{efer_from_vmcb, efer_to_vmcb};
@@ -9,11 +11,15 @@ use partita_x86_policy::svm_exit::SvmExit;
 use super::entry::{self, ExitFrame};
 use super::vmcb::{Intercepts, Segment, TLB_FLUSH_ALL, Vmcb, event};
 use super::{clgi, enable, stgi};
-use crate::cpu::idt;
+use crate::cpu::idt::{self, WokenBy};
+use crate::cpu::read_msr;
 use crate::memory::pool::{Pool, PoolExhausted};
 use crate::vcpu::Vcpu;
-use crate::virt::{Exception, Exit, GuestRegisters, PermissionMaps, VirtualCpu};
+use crate::virt::{Dumped, Exception, Exit, GuestRegisters, PermissionMaps, VirtualCpu};
 
+const FS_BASE: u32 = 0xC000_0100;
+const GS_BASE: u32 = 0xC000_0101;
+const KERNEL_GS_BASE: u32 = 0xC000_0102;
 const EFER_LME: u64 = 1 << 8;
 const EFER_LMA: u64 = 1 << 10;
 const EFER_SVME: u64 = 1 << 12;
@@ -59,7 +65,7 @@ impl SvmVcpu {
     }
 
     /// Why the guest was left.
-    #[inline]
+    #[inline(always)]
     pub fn exit(&self) -> Exit {
         let control = &self.vmcb.control;
         match SvmExit::decode(control.exit_code, control.exit_info_1) {
@@ -197,6 +203,60 @@ impl VirtualCpu for SvmVcpu {
         self.vmcb.save.efer = efer_to_vmcb(value);
     }
 
+    fn registers(&self, general: &GuestRegisters) -> Dumped {
+        let (save, g) = (&self.vmcb.save, general);
+        let segment = |segment: &Segment| u64::from(segment.selector);
+        // SAFETY: these registers exist on every CPU with long mode, and are the guest's, as no exit saves them.
+        let [fs_base, gs_base, kernel_gs] = [FS_BASE, GS_BASE, KERNEL_GS_BASE].map(|msr| unsafe { read_msr(msr) });
+        let (mut fs, mut gs, mut tr): (u16, u16, u16);
+        // SAFETY: reads selectors.
+        unsafe {
+            asm!("mov {0:x}, fs", "mov {1:x}, gs", "str {2:x}", out(reg) fs, out(reg) gs, out(reg) tr,
+                options(nomem, nostack, preserves_flags));
+        }
+        [
+            save.rax,
+            g.rbx,
+            g.rcx,
+            g.rdx,
+            g.rsi,
+            g.rdi,
+            g.rbp,
+            save.rsp,
+            g.r8,
+            g.r9,
+            g.r10,
+            g.r11,
+            g.r12,
+            g.r13,
+            g.r14,
+            g.r15,
+            save.rip,
+            save.rflags,
+            save.cr0,
+            save.cr2,
+            save.cr3,
+            save.cr4,
+            self.efer(),
+            segment(&save.cs),
+            segment(&save.ss),
+            segment(&save.ds),
+            segment(&save.es),
+            fs.into(),
+            gs.into(),
+            tr.into(),
+            fs_base,
+            gs_base,
+            kernel_gs,
+            save.gdtr.base,
+            save.idtr.base,
+            save.dr6,
+            save.dr7,
+            save.cpl.into(),
+            save.g_pat,
+        ]
+    }
+
     #[inline(always)]
     fn skip(&mut self, len: u64) {
         self.skip_to(self.vmcb.save.rip.wrapping_add(len));
@@ -242,6 +302,11 @@ impl VirtualCpu for SvmVcpu {
 
     fn enter_shadow(&mut self) {
         self.vmcb.control.interrupt_shadow = 1;
+    }
+
+    fn discard_events(&mut self) {
+        let control = &mut self.vmcb.control;
+        (control.event_inj, control.exit_int_info) = (0, 0);
     }
 
     fn start_at(&mut self, entry: &Entry, registers: &mut GuestRegisters) {
@@ -301,9 +366,9 @@ impl VirtualCpu for SvmVcpu {
         clgi();
     }
 
-    fn park_while(idle: impl Fn() -> bool) {
+    fn park_while(by: WokenBy, idle: impl Fn() -> bool) {
         stgi();
-        idt::park_while(idle);
+        idt::park_while(by, idle);
         clgi();
     }
 }

@@ -1,5 +1,6 @@
 //! A vCPU, whatever the vendor: from an exit to the next entry.
 
+mod down;
 mod hypercall;
 mod icr;
 mod io;
@@ -10,12 +11,13 @@ use partita_core::smp_call::Inbox;
 use partita_trace::event::Event;
 use partita_trace::histogram::HistogramId;
 use partita_trace::names::{ExitReason, PolicyKind, StopCause};
-use partita_x86_policy::apic_events::VcpuEvents;
+use partita_x86_policy::apic_events::{Requests, VcpuEvents};
 use partita_x86_policy::cmos::Cmos;
 use partita_x86_policy::cpuid::{self, CpuidContext};
 use partita_x86_policy::msr_values::APIC_PAGE;
 
 use crate::arch::X86;
+use crate::cpu::percpu::{self, Order};
 use crate::cpu::{features, rdtsc};
 use crate::partition::Partition;
 use crate::requests::RequestWord;
@@ -66,7 +68,7 @@ impl<V: VirtualCpu> Vcpu<V> {
     ///
     /// Runs on a real-time core, with NMIs held back: no allocation, no lock, no unbounded loop. A vCPU that may not
     /// run stays in here, and serves its mailbox.
-    #[inline]
+    #[inline(always)]
     pub fn handle(&mut self, exit: Exit, registers: &mut GuestRegisters, entered: u64) {
         let (reason, about) = match exit {
             Exit::Cpuid => (ExitReason::Cpuid, self.cpuid(registers)),
@@ -74,17 +76,51 @@ impl<V: VirtualCpu> Vcpu<V> {
             Exit::MsrRead => (ExitReason::MsrRead, self.read_msr(registers)),
             Exit::Hypercall => (ExitReason::Hypercall, self.hypercall(registers)),
             Exit::Io { access, next_rip } => (exit.reason(), self.io(access, next_rip, registers)),
-            // Calls are served below; they come after a kick, and also without one.
-            Exit::Nmi => {
-                self.cpu.take_nmi();
-                (ExitReason::Kick, About::default())
-            }
             _ => (exit.reason(), self.rare(exit)),
         };
-        let mut entered = entered;
         if self.has_news() {
-            entered = self.serve(registers, entered);
+            self.serve_and_record(reason, about, registers, entered);
+        } else {
+            self.record(reason, about, entered);
         }
+    }
+
+    /// Handles a kick if it is for SMP calls alone, as most are; `false` if there is more to do.
+    #[inline(always)]
+    pub fn kicked(&mut self, entered: u64) -> bool {
+        self.cpu.take_nmi();
+        if self.requests.peek() != 0 {
+            return false;
+        }
+        self.inbox.handle_smp_call_inline(entered);
+        if percpu::private().order.get() != Order::None {
+            return false;
+        }
+        self.record(ExitReason::Kick, About::default(), entered);
+        true
+    }
+
+    /// Does what is left to do after a kick.
+    pub fn kicked_for_more(&mut self, registers: &mut GuestRegisters, entered: u64) {
+        self.serve_and_record(ExitReason::Kick, About::default(), registers, entered);
+    }
+
+    #[cold]
+    fn serve_and_record(&mut self, reason: ExitReason, about: About, registers: &mut GuestRegisters, entered: u64) {
+        let requests = Requests::from_word(self.requests.peek());
+        let is_last = requests.stop() || requests.init();
+        if is_last {
+            // This vCPU waits then, and its exit is over.
+            self.record(reason, about, entered);
+        }
+        let entered = self.serve(registers, entered);
+        if !is_last {
+            self.record(reason, about, entered);
+        }
+    }
+
+    #[inline(always)]
+    fn record(&self, reason: ExitReason, about: About, entered: u64) {
         let ticks = rdtsc().wrapping_sub(entered);
         let event = Event::Exit { reason, detail16: about.low, ticks, detail: about.wide };
         trace::record_and_count(entered, event, HistogramId::Exit(reason), ticks);
@@ -155,7 +191,7 @@ impl<V: VirtualCpu> Vcpu<V> {
                 self.stop(StopCause::BadExit, code);
                 About::wide(code)
             }
-            // Handled by the caller.
+            // Handled by the callers.
             Exit::Cpuid | Exit::MsrRead | Exit::MsrWrite | Exit::Io { .. } | Exit::Hypercall | Exit::Nmi => {
                 About::default()
             }

@@ -1,17 +1,22 @@
 //! What others ask of a vCPU: requests of its siblings and of the housekeeping core, and SMP calls.
 
+use core::sync::atomic::Ordering;
+
 use partita_core::arch::Arch;
 use partita_trace::event::Event;
 use partita_x86_policy::apic_events::{NmiState, VcpuAction};
 
 use super::Vcpu;
 use crate::arch::{X86, kick};
+use crate::cpu::idt::WokenBy;
+use crate::cpu::percpu::{self, Order};
 use crate::cpu::rdtsc;
+use crate::shell::soak;
 use crate::virt::{GuestRegisters, VirtualCpu};
-use crate::{apic, trace};
+use crate::{apic, dump, trace};
 
 impl<V: VirtualCpu> Vcpu<V> {
-    /// Serves what is asked. Returns when the guest may be entered: a vCPU that waits for its start, or has ended, stays
+    /// Serves what is asked. Returns when the guest may be entered: a vCPU that waits for its start, or is down, stays
     /// here, and goes on serving its pCPU's SMP calls. Gives the time at which it last began to work: `entered`, or when it
     /// was last woken, so that what it slept is not counted as its work.
     #[cold]
@@ -19,6 +24,12 @@ impl<V: VirtualCpu> Vcpu<V> {
         let mut entered = entered;
         loop {
             self.inbox.handle_smp_call(entered);
+            match percpu::private().order.replace(Order::None) {
+                Order::Dump => dump::note(X86::pcpu(), &self.cpu.registers(registers)),
+                order @ (Order::Storm | Order::Hold) => soak::obey(order),
+                // Only given to a pCPU without a guest.
+                Order::None | Order::Load | Order::Start | Order::Park => {}
+            }
             if self.cpu.delivers() {
                 // One event at a time: requests wait for the exit that this NMI forces right behind it.
                 if self.requests.peek() != 0 {
@@ -49,23 +60,20 @@ impl<V: VirtualCpu> Vcpu<V> {
                     self.requests.note_start();
                     return entered;
                 }
-                action @ (VcpuAction::Wait | VcpuAction::Stop) => {
-                    if action == VcpuAction::Stop {
-                        // Its timer has nobody to interrupt any more.
-                        apic::hand_over();
-                    }
+                VcpuAction::Wait => {
                     let (requests, inbox) = (self.requests, self.inbox);
-                    V::park_while(|| requests.peek() == 0 && !inbox.has_pending());
+                    let waits = &percpu::public(X86::pcpu()).waits_for_sipi;
+                    waits.store(true, Ordering::Relaxed);
+                    V::park_while(WokenBy::Nmis, || requests.peek() == 0 && !inbox.has_pending());
+                    waits.store(false, Ordering::Relaxed);
+                    entered = rdtsc();
+                }
+                VcpuAction::Stop => {
+                    self.stay_down(registers);
                     entered = rdtsc();
                 }
             }
         }
-    }
-
-    /// Puts a first vCPU into the state that its image asks for.
-    pub fn start_first(&mut self, registers: &mut GuestRegisters) {
-        self.cpu.start_at(&self.partition.config.entry, registers);
-        self.requests.note_start();
     }
 
     fn inject_nmi(&mut self) {

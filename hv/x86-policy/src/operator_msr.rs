@@ -1,0 +1,32 @@
+//! Which model-specific registers may not be written from the console: those that the hypervisor itself lives by.
+
+/// Whether whoever is at the console may write the register. What is allowed can still harm the guest that runs there.
+///
+/// # Errors
+/// Why not.
+pub const fn may_write(msr: u32) -> Result<(), &'static str> {
+    match msr {
+        0x10 | 0x3B => Err("the time-stamp counters are the trace's clock"),
+        0x1B => Err("the local APIC has to stay in x2APIC mode"),
+        0x830 | 0x83F => Err("an interrupt of this kind could hit any pCPU"),
+        0x800..=0x8FF => Err("the local APIC is its partition's, or the hypervisor's"),
+        0xC000_0080 => Err("EFER holds the hypervisor's own mode"),
+        0xC001_0114..=0xC001_0118 => Err("virtualisation lives by it"),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::may_write;
+
+    #[test]
+    fn what_the_hypervisor_lives_by_is_refused() {
+        for msr in [0x10, 0x1B, 0x80B, 0x830, 0x8FF, 0xC000_0080, 0xC001_0117] {
+            assert!(may_write(msr).is_err(), "{msr:#x}");
+        }
+        for msr in [0x48, 0x277, 0x900, 0xC000_0082, 0xC000_0103, 0xC001_1029] {
+            assert_eq!(may_write(msr), Ok(()), "{msr:#x}");
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! `rdmsr` and `wrmsr`, on any pCPU: what its guest has loaded there, if one runs.
+
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use partita_core::arch::PcpuId;
+use partita_core::smp_call::{Deadline, Reply};
+use partita_x86_policy::operator_msr;
+
+use super::report_reply;
+use crate::arch::{X86, calls};
+use crate::cpu::idt::{read_msr_checked, write_msr_checked};
+use crate::cpu::percpu;
+use crate::println;
+
+/// How long a pCPU may take for an answer.
+const DEADLINE_MS: u32 = 1000;
+
+/// What the housekeeping core asks of a pCPU's registers, beside what fits into a call, and what became of it.
+#[derive(Debug)]
+pub struct MsrAccess {
+    value: AtomicU64,
+    faulted: AtomicBool,
+}
+
+impl MsrAccess {
+    /// Nothing asked.
+    pub const fn new() -> Self {
+        Self { value: AtomicU64::new(0), faulted: AtomicBool::new(false) }
+    }
+
+    // Relaxed, all of them: the call and its answer order what is written before them.
+
+    fn set_value(&self, value: u64) {
+        self.value.store(value, Ordering::Relaxed);
+    }
+
+    fn value(&self) -> u64 {
+        self.value.load(Ordering::Relaxed)
+    }
+
+    fn note(&self, faulted: bool) {
+        self.faulted.store(faulted, Ordering::Relaxed);
+    }
+
+    fn has_faulted(&self) -> bool {
+        self.faulted.load(Ordering::Relaxed)
+    }
+}
+
+impl Default for MsrAccess {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+fn ask(pcpu: PcpuId, function: fn(u64) -> u64, argument: u64) -> Option<u64> {
+    let reply = calls()?.smp_call_function_single(pcpu, function, argument, Deadline::after_ms::<X86>(DEADLINE_MS));
+    match reply {
+        Ok(Reply::Answered(answer)) => Some(answer.result),
+        other => {
+            report_reply(pcpu, other);
+            None
+        }
+    }
+}
+
+pub(super) fn read(pcpu: PcpuId, msr: u32) {
+    let function = |msr| {
+        let value = read_msr_checked(msr as u32);
+        percpu::public(percpu::private().id).msr.note(value.is_err());
+        value.unwrap_or(0)
+    };
+    let Some(value) = ask(pcpu, function, msr.into()) else { return };
+    if percpu::public(pcpu).msr.has_faulted() {
+        println!("rdmsr {msr:#x} on {pcpu}: #GP: the CPU has no such register, or it cannot be read");
+    } else {
+        println!("rdmsr {msr:#x} on {pcpu}: {value:#018x} ({value})");
+    }
+}
+
+pub(super) fn write(pcpu: PcpuId, msr: u32, value: u64) {
+    if let Err(why) = operator_msr::may_write(msr) {
+        println!("wrmsr {msr:#x}: refused: {why}");
+        return;
+    }
+    let count = calls().map_or(0, |calls| calls.pcpus());
+    if pcpu.index() >= count {
+        println!("no {pcpu}; the machine has {count} pCPUs, from 0 on");
+        return;
+    }
+    let function = |msr| {
+        let place = &percpu::public(percpu::private().id).msr;
+        // SAFETY: whoever is at the console may set what no rule keeps from them; the registers by which the hypervisor
+        // itself lives were refused.
+        let written = unsafe { write_msr_checked(msr as u32, place.value()) };
+        place.note(written.is_err());
+        0
+    };
+    // Read by the function, before it answers or not at all: this core does not call it again before.
+    percpu::public(pcpu).msr.set_value(value);
+    let Some(_) = ask(pcpu, function, msr.into()) else { return };
+    if percpu::public(pcpu).msr.has_faulted() {
+        println!("wrmsr {msr:#x} on {pcpu}: #GP: the CPU has no such register, or does not take {value:#x}");
+    } else {
+        println!("wrmsr {msr:#x} on {pcpu}: {value:#018x} written");
+    }
+}
