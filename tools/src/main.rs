@@ -64,6 +64,8 @@ mod tests {
             &["partita", "run"],
             &["partita", "run", "s.toml", "--timeout", "0"],
             &["partita", "run", "s.toml", "--timeout", "soon"],
+            &["partita", "run", "s.toml", "--witness"],
+            &["partita", "run", "s.toml", "--console", "--commands", "c.txt"],
             &["partita", "bench", "rows"],
             &["partita", "bench", "--json"],
             &["partita", "fly"],
@@ -75,6 +77,12 @@ mod tests {
         ] {
             assert!(Cli::try_parse_from(args).is_err(), "{args:?}");
         }
-        assert!(Cli::try_parse_from(["partita", "run", "s.toml", "--icount", "--timeout", "5"]).is_ok());
+        for args in [
+            &["partita", "run", "s.toml", "--icount", "--timeout", "5", "--witness"][..],
+            &["partita", "run", "s.toml", "--console"],
+            &["partita", "run", "s.toml", "--commands", "c.txt", "--icount"],
+        ] {
+            assert!(Cli::try_parse_from(args).is_ok(), "{args:?}");
+        }
     }
 }

@@ -1,10 +1,10 @@
 //! The tool as a user meets it: words and exit codes.
 
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 fn partita(args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_partita")).args(args).output().unwrap()
+    Command::new(env!("CARGO_BIN_EXE_partita")).args(args).stdin(Stdio::null()).output().unwrap()
 }
 
 /// Exit code and everything that was printed.
@@ -43,6 +43,9 @@ fn bad_input_is_exit_code_2_and_named() {
     let blocker = file("blocker", b"");
     let inside_file = format!("{blocker}/out");
     let demo = system("demo.toml");
+    let long = file("long.txt", format!("help\n{}\n", "x".repeat(97)).as_bytes());
+    let foreign = file("foreign.txt", "# fine\n\nhilfe f\u{fc}r\n".as_bytes());
+    let empty = file("empty.txt", b"# nothing\n");
     for (args, expected) in [
         (&["check", "no/such.toml"][..], "cannot read the system file no/such.toml"),
         (&["check", &bad], "housekeeping-given-away"),
@@ -51,6 +54,13 @@ fn bad_input_is_exit_code_2_and_named() {
         (&["run", &demo, "--timeout", "0"], "0 is not in 1..=86400"),
         (&["run", &demo, "--hv", "no-such-hv"], "--hv"),
         (&["run", &demo, "--out", &inside_file], "--out"),
+        (&["run", &demo, "--console"], "standard input is not a terminal; give the console's commands in a file"),
+        (&["run", &demo, "--console", "--commands", &empty], "cannot be used with"),
+        (&["run", &demo, "--commands", "no/such.txt"], "cannot read the commands no/such.txt"),
+        (&["run", &demo, "--commands", &long], "long.txt:2: the command has 97 bytes, the console takes at most 96"),
+        (&["run", &demo, "--commands", &foreign], "foreign.txt:3: the command has 0xc3 at column 8"),
+        (&["run", &demo, "--commands", &empty], "there is no command in this file"),
+        (&["run", &demo, "--witness"], "--icount"),
         (&["bench", "--json", "no/such/b.json"], "cannot write no/such/b.json"),
         (&["bench", "--out", &inside_file], "--out"),
         (&["bench", "exit"], "unexpected argument"),
@@ -70,4 +80,5 @@ fn help_tells_exit_codes_and_examples() {
     assert!(code == Some(0) && text.contains("Exit codes:"), "{text}");
     let (code, text) = result(&["run", "--help"]);
     assert!(code == Some(0) && text.contains("Examples:") && text.contains("linux-rt.toml --icount"), "{text}");
+    assert!(text.contains("--commands <FILE>") && text.contains("Ctrl-A X ends the run"), "{text}");
 }

@@ -1,6 +1,6 @@
 //! What a run came to: told from how the emulator ended *and* from the last line on the console.
 
-use crate::emulator::Ended;
+use crate::emulator::{Ended, Untaken};
 use partita_abi::report::{END_SUCCESS, HypervisorExit};
 use std::fmt;
 use std::os::unix::process::ExitStatusExt;
@@ -50,6 +50,13 @@ pub enum RunOutcome {
         /// What is known about it.
         reason: String,
     },
+    /// The console did not take a command of the script.
+    CommandUntaken {
+        /// The first such command.
+        untaken: Untaken,
+        /// What the run itself came to.
+        outcome: Box<RunOutcome>,
+    },
 }
 
 impl RunOutcome {
@@ -79,6 +86,7 @@ impl fmt::Display for RunOutcome {
             }
             Self::Interrupted => f.write_str("interrupted"),
             Self::EmulatorFailed { reason } => write!(f, "the emulator failed: {reason}"),
+            Self::CommandUntaken { untaken, outcome } => write!(f, "failed: {untaken}; the run itself: {outcome}"),
         }
     }
 }

@@ -1,16 +1,21 @@
 //! Running a system, or a bare payload, in an emulator: from images to a verdict and a saved trace.
 
-use crate::emulator::{Clock, Console, Emulator, MachineSpec, Qemu, SERIAL_PORTS, Supervision, supervise};
-use crate::outcome::{Evidence, RunOutcome, judge};
+use crate::emulator::{
+    Attached, Clock, Console, ConsoleInput, Emulator, Ended, MachineSpec, Qemu, SERIAL_PORTS, Supervised, Supervision,
+    supervise_with_input,
+};
+use crate::outcome::{EXIT_RUN_FAILED, Evidence, RunOutcome, judge};
 use crate::run_dir::{
     BUNDLE_FILE, ELF_DIR, EMULATOR_LOG, HYPERVISOR_LOG, PAYLOAD_LOG, RAM_FILE, RunDir, SYSTEM_FILE, TRACE_FILE,
+    WITNESS_LOG,
 };
 use crate::run_info::{RUN_FILE, RunInfo};
 use crate::system_file::{SystemFile, human};
-use crate::{artifacts, assemble, bundle, cargo_build, system_file};
+use crate::{artifacts, assemble, bundle, cargo_build, system_file, terminal, witness};
 use anyhow::Context;
 use partita_abi::report::{END_MARKER, PAYLOAD_END_MARKER};
 use partita_core::system::SerialPort;
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -37,6 +42,30 @@ pub struct RunOptions {
     pub quiet: bool,
 }
 
+/// Who takes part in a run from outside.
+#[derive(Clone, Debug, Default)]
+pub struct Session {
+    /// What the hypervisor's console reads.
+    pub input: ConsoleInput,
+    /// Compare the trace with the emulator's own log of exits. Takes [`Clock::Icount`]: the emulator's threads would not
+    /// write their log in the order of time.
+    pub witness: bool,
+}
+
+impl Session {
+    fn check(&self, options: &RunOptions) -> anyhow::Result<()> {
+        anyhow::ensure!(
+            !self.witness || options.clock == Clock::Icount,
+            "a witness needs a machine in which one pCPU runs at a time; add --icount"
+        );
+        anyhow::ensure!(
+            self.input != ConsoleInput::Terminal || std::io::stdin().is_terminal(),
+            "standard input is not a terminal; give the console's commands in a file, with --commands"
+        );
+        Ok(())
+    }
+}
+
 /// What a run left.
 #[derive(Debug)]
 pub struct RunReport {
@@ -46,6 +75,15 @@ pub struct RunReport {
     pub dir: PathBuf,
     /// What was saved of the trace.
     pub trace: artifacts::SavedTrace,
+    /// What the emulator's own log says about the trace, if that was asked for.
+    pub witness: Option<Result<witness::Agreement, witness::WitnessError>>,
+}
+
+impl RunReport {
+    /// The exit code of the tool.
+    pub fn exit_code(&self) -> u8 {
+        if matches!(self.witness, Some(Err(_))) { EXIT_RUN_FAILED } else { self.outcome.exit_code() }
+    }
 }
 
 /// A payload to be booted without a hypervisor.
@@ -70,6 +108,15 @@ pub struct BareRun<'a> {
 /// # Errors
 /// It could not be run: bad input, or a machine that is not set up. What a run that took place came to is in the report.
 pub fn run_system(system: &SystemFile, options: &RunOptions) -> anyhow::Result<RunReport> {
+    run_system_in(system, options, &Session::default())
+}
+
+/// The same with somebody at the hypervisor's console, or with a witness.
+///
+/// # Errors
+/// It could not be run.
+pub fn run_system_in(system: &SystemFile, options: &RunOptions, session: &Session) -> anyhow::Result<RunReport> {
+    session.check(options)?;
     assemble::check(system)?;
     let emulator = Qemu;
     emulator.probe()?;
@@ -102,7 +149,7 @@ pub fn run_system(system: &SystemFile, options: &RunOptions) -> anyhow::Result<R
         label: format!("running the system {} in {}", system.config.name, emulator.name()),
         kernel: &hypervisor,
         module: Some(&bundle_path),
-        cmdline: hypervisor_options(options.clock),
+        cmdline: &hypervisor_options(options.clock, &session.input),
         pcpus: system.machine.pcpus,
         memory,
         serial,
@@ -112,16 +159,21 @@ pub fn run_system(system: &SystemFile, options: &RunOptions) -> anyhow::Result<R
         open_ended: system.is_open_ended(),
     };
     let elves: Vec<PathBuf> = std::iter::once(hypervisor.clone()).chain(assembled.elves).collect();
-    boot(&emulator, machine, &elves, &dir, options)
+    boot(&emulator, machine, &elves, &dir, options, session)
 }
 
 /// The hypervisor's command line.
-fn hypervisor_options(clock: Clock) -> &'static str {
-    match clock {
+fn hypervisor_options(clock: Clock, input: &ConsoleInput) -> String {
+    let mut words = Vec::new();
+    if clock == Clock::Icount {
         // QEMU aborts at a read of the timer's count while it counts instructions (docs/platforms.md).
-        Clock::Icount => "trap-timer-count",
-        Clock::Host => "",
+        words.push("trap-timer-count");
     }
+    if *input != ConsoleInput::None {
+        // The console prompts from the start.
+        words.push("console");
+    }
+    words.join(" ")
 }
 
 /// Boots a payload, or a Linux kernel, without a hypervisor.
@@ -147,7 +199,7 @@ pub fn run_bare(bare: &BareRun<'_>, options: &RunOptions) -> anyhow::Result<RunR
         end_marker: bare.has_end_marker.then_some(PAYLOAD_END_MARKER),
         open_ended: false,
     };
-    boot(&emulator, machine, &[bare.kernel.to_path_buf()], &dir, options)
+    boot(&emulator, machine, &[bare.kernel.to_path_buf()], &dir, options, &Session::default())
 }
 
 /// Everything that differs between a system and a bare payload.
@@ -171,6 +223,7 @@ fn boot(
     elves: &[PathBuf],
     dir: &RunDir,
     options: &RunOptions,
+    session: &Session,
 ) -> anyhow::Result<RunReport> {
     let ram = dir.file(RAM_FILE);
     let spec = MachineSpec {
@@ -186,17 +239,28 @@ fn boot(
     RunInfo::new(emulator.name(), &spec).write(&dir.file(RUN_FILE))?;
     let log_path = dir.file(EMULATOR_LOG);
     let log = std::fs::File::create(&log_path).with_context(|| format!("cannot write {}", log_path.display()))?;
-    let mut command = emulator.command(&spec);
+    let witness_log = session.witness.then(|| dir.file(WITNESS_LOG));
+    let attached = Attached { input: &session.input, witness: witness_log.as_deref() };
+    let mut command = emulator.command_attached(&spec, &attached);
     command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+    if session.input == ConsoleInput::Terminal {
+        terminal::greet(boot.consoles.iter().filter(|console| console.path() != boot.console_log));
+    }
     let supervision =
         Supervision { label: boot.label, timeout: options.timeout, consoles: boot.consoles, quiet: options.quiet };
-    let ended = supervise(command, supervision).with_context(|| format!("cannot run {}", emulator.name()))?;
+    let supervised = supervise_with_input(command, supervision, &session.input, &boot.console_log);
+    let Supervised { ended, untaken } = supervised.with_context(|| format!("cannot run {}", emulator.name()))?;
 
     let console = read_log(&boot.console_log);
+    if session.input == ConsoleInput::Terminal {
+        terminal::take_leave(&console);
+    }
+    // A person who ends the emulator by its own key interrupts the run.
+    let ended = if terminal::was_left(&session.input, &console) { Ended::Interrupted } else { ended };
     let outcome = judge(&Evidence {
         ended,
         exit_byte: match ended {
-            crate::emulator::Ended::Exited(status) => status.code().and_then(|code| emulator.exit_byte(code)),
+            Ended::Exited(status) => status.code().and_then(|code| emulator.exit_byte(code)),
             _ => None,
         },
         end_marker: boot.end_marker,
@@ -205,12 +269,32 @@ fn boot(
         open_ended: boot.open_ended,
         timeout: options.timeout,
     });
+    let outcome = match untaken {
+        Some(untaken) => RunOutcome::CommandUntaken { untaken, outcome: Box::new(outcome) },
+        None => outcome,
+    };
     let saved = save(emulator, elves, dir, &ram, boot.memory, &console);
     // RAM is large; whether or not the trace could be saved, it is kept only for who asks for it.
-    if !options.keep_ram && ram.exists() {
-        std::fs::remove_file(&ram).with_context(|| format!("cannot remove {}", ram.display()))?;
+    if !options.keep_ram {
+        remove(&ram)?;
     }
-    Ok(RunReport { outcome, dir: dir.path().to_path_buf(), trace: saved? })
+    let saved = saved?;
+    let witness = witness_log.map(|log| (witness::of_run(dir.path()), log));
+    if let Some((Ok(_), log)) = &witness {
+        remove(log)?;
+    }
+    let witness = witness.map(|(result, _)| result);
+    Ok(RunReport { outcome, dir: dir.path().to_path_buf(), trace: saved, witness })
+}
+
+/// Removes a file that need not be there.
+fn remove(path: &Path) -> anyhow::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot remove {}", path.display()))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn save(

@@ -21,6 +21,9 @@ pub const EMULATOR_LOG: &str = "qemu.log";
 pub const HYPERVISOR_LOG: &str = "hypervisor.log";
 /// What a payload without a hypervisor printed on COM1.
 pub const PAYLOAD_LOG: &str = "payload.log";
+/// The emulator's own log of entries into guests and exits from them; there only if it was asked for, and kept only if
+/// trace and log differ.
+pub const WITNESS_LOG: &str = "witness.log";
 const LOCK_FILE: &str = ".lock";
 
 /// Why a directory cannot take a run.

@@ -14,7 +14,7 @@ use std::path::PathBuf;
 /// Most boots at a time.
 const JOBS_MAX: usize = 2;
 
-/// Measure what exits, IPIs, timers and kicks cost, on the bare machine and under Partita
+/// Measure what exits, IPIs, timers, kicks and SMP calls cost, on the bare machine and under Partita
 ///
 /// Builds the hypervisor and the latency payload, and boots the payload bare and in a partition, each group of rows in a
 /// boot of its own, all under icount: two runs give identical figures. Prints one table, and fails if a row is above its

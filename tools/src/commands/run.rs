@@ -3,14 +3,18 @@
 use super::say;
 use clap::Args;
 use partita_host::cargo_build;
-use partita_host::emulator::Clock;
+use partita_host::console_script::read_commands;
+use partita_host::emulator::{Clock, ConsoleInput};
 use partita_host::outcome::RunOutcome;
-use partita_host::run::{RunOptions, RunReport, run_system};
+use partita_host::run::{RunOptions, RunReport, Session, run_system_in};
+use partita_host::run_dir::WITNESS_LOG;
 use partita_host::system_file::SystemFile;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Longest `--timeout` in seconds: a day.
+/// `--timeout` in seconds where it is not given.
+const TIMEOUT: u64 = 120;
+/// Longest `--timeout` in seconds: a day. Also that of a person at the console, if nothing else is said.
 const TIMEOUT_MAX: u64 = 24 * 60 * 60;
 
 /// Build a system, boot it in QEMU and show its consoles until it ends
@@ -24,11 +28,15 @@ const TIMEOUT_MAX: u64 = 24 * 60 * 60;
   cargo partita run rt-partitions/systems/demo.toml
   cargo partita run rt-partitions/systems/linux-rt.toml --icount --timeout 300
   cargo partita run my.toml --out my-run --quiet
+  cargo partita run rt-partitions/systems/demo.toml --console
+  cargo partita run rt-partitions/systems/demo.toml --commands commands.txt
+  cargo partita run rt-partitions/systems/tests/guest.toml --icount --witness
 
 The output directory has:
   hypervisor.log, PARTITION.log   the consoles
   trace.bin, elf/, system.toml    the trace, and what `partita trace` needs to decode it
   run.json                        the clock, the emulator, the machine
+  witness.log                     with --witness, if log and trace differ: QEMU's log of exits
   bundle.bin, qemu.log            the boot bundle, and what QEMU said")]
 pub(crate) struct Run {
     /// The system file
@@ -37,9 +45,25 @@ pub(crate) struct Run {
     /// Let time pass by instructions, so that two runs are identical (slower)
     #[arg(long)]
     icount: bool,
-    /// End the run after this many seconds
-    #[arg(long, value_name = "S", default_value_t = 120, value_parser = clap::value_parser!(u64).range(1..=TIMEOUT_MAX))]
-    timeout: u64,
+    /// End the run after this many seconds [default: 120; with --console a day]
+    #[arg(long, value_name = "S", value_parser = clap::value_parser!(u64).range(1..=TIMEOUT_MAX))]
+    timeout: Option<u64>,
+    /// Connect this terminal to the hypervisor's console, which then lists its commands at `help`
+    ///
+    /// The other consoles go to their files only. Ctrl-A X ends the run.
+    #[arg(long, conflicts_with = "commands")]
+    console: bool,
+    /// Give the hypervisor's console the commands in this file
+    ///
+    /// One a line, each when the one before it is done; lines that begin with `#` and blank lines are left out. The run
+    /// fails if it ends before the console has taken all of them.
+    #[arg(long, value_name = "FILE")]
+    commands: Option<PathBuf>,
+    /// Compare the trace with QEMU's own log of exits, exit by exit (with --icount only)
+    ///
+    /// The run fails if they differ, or if the trace does not have all exits.
+    #[arg(long, requires = "icount")]
+    witness: bool,
     /// Directory for logs and trace [default: target/partita/run/NAME in the repository]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -56,6 +80,7 @@ pub(crate) struct Run {
 
 impl Run {
     pub(crate) fn execute(&self) -> anyhow::Result<u8> {
+        let session = Session { input: self.input()?, witness: self.witness };
         let system = SystemFile::load(&self.system)?;
         let out_dir = match &self.out {
             Some(dir) => dir.clone(),
@@ -63,15 +88,27 @@ impl Run {
         };
         let options = RunOptions {
             clock: if self.icount { Clock::Icount } else { Clock::Host },
-            timeout: Duration::from_secs(self.timeout),
+            timeout: Duration::from_secs(self.timeout()),
             out_dir,
             hypervisor: self.hv.clone(),
             keep_ram: self.keep_ram,
             quiet: self.quiet,
         };
-        let report = run_system(&system, &options)?;
+        let report = run_system_in(&system, &options, &session)?;
         tell(&system, &report);
-        Ok(report.outcome.exit_code())
+        Ok(report.exit_code())
+    }
+
+    fn input(&self) -> anyhow::Result<ConsoleInput> {
+        Ok(match &self.commands {
+            Some(path) => ConsoleInput::Script(read_commands(path)?),
+            None if self.console => ConsoleInput::Terminal,
+            None => ConsoleInput::None,
+        })
+    }
+
+    fn timeout(&self) -> u64 {
+        self.timeout.unwrap_or(if self.console { TIMEOUT_MAX } else { TIMEOUT })
     }
 }
 
@@ -81,11 +118,24 @@ fn tell(system: &SystemFile, report: &RunReport) {
     }
     say(format_args!("{}: {}", system.config.name, report.outcome));
     let dir = report.dir.display();
+    match &report.witness {
+        Some(Ok(agreement)) => say(format_args!("{agreement}")),
+        Some(Err(error)) => say(format_args!("witness: {error}\nQEMU's log of exits: {dir}/{WITNESS_LOG}")),
+        None => {}
+    }
     say(format_args!("logs and trace: {dir}"));
     if report.trace.regions > 0 {
-        if matches!(report.outcome, RunOutcome::TimedOut { .. }) {
+        if timed_out(&report.outcome) {
             super::trace::show_last_frames(&report.dir);
         }
         say(format_args!("show the trace: cargo partita trace decode {dir} (or hist for histograms)"));
+    }
+}
+
+fn timed_out(outcome: &RunOutcome) -> bool {
+    match outcome {
+        RunOutcome::TimedOut { .. } => true,
+        RunOutcome::CommandUntaken { outcome, .. } => timed_out(outcome),
+        _ => false,
     }
 }

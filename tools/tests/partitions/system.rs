@@ -1,11 +1,12 @@
 //! A system that is run for a test, and what it left.
 
 use partita_host::cargo_build;
-use partita_host::emulator::Clock;
+use partita_host::emulator::{Clock, ConsoleInput, answers};
 use partita_host::outcome::RunOutcome;
-use partita_host::run::{RunOptions, run_system};
+use partita_host::run::{RunOptions, Session, run_system_in};
 use partita_host::system_file::SystemFile;
 use partita_host::trace::{Owner, Trace, TraceRegion};
+use partita_host::witness::{Agreement, WitnessError};
 use partita_trace::Event;
 use partita_trace::histogram::HistogramId;
 use partita_trace::snapshot::Body;
@@ -32,11 +33,28 @@ pub(crate) fn load(name: &str, changes: &[(&str, &str)]) -> SystemFile {
 pub(crate) struct Left {
     pub(crate) outcome: RunOutcome,
     pub(crate) trace: Trace,
+    pub(crate) witness: Option<Result<Agreement, WitnessError>>,
     dir: tempfile::TempDir,
 }
 
 /// Runs a system, and tells how long it took.
 pub(crate) fn run(system: &SystemFile, clock: Clock, timeout: u64) -> Left {
+    run_in(system, clock, timeout, &Session::default())
+}
+
+/// Runs a system, and gives the hypervisor's console these commands, each when the one before it is done. The outcome is no
+/// success if it does not take all.
+pub(crate) fn run_with_commands(system: &SystemFile, clock: Clock, timeout: u64, commands: &[&str]) -> Left {
+    let lines = commands.iter().map(|command| (*command).to_owned()).collect();
+    run_in(system, clock, timeout, &Session { input: ConsoleInput::Script(lines), witness: false })
+}
+
+/// Runs a system by instruction count, and compares its trace with the emulator's own log.
+pub(crate) fn run_with_witness(system: &SystemFile, timeout: u64) -> Left {
+    run_in(system, Clock::Icount, timeout, &Session { input: ConsoleInput::None, witness: true })
+}
+
+fn run_in(system: &SystemFile, clock: Clock, timeout: u64, session: &Session) -> Left {
     let dir = tempfile::tempdir().unwrap();
     let options = RunOptions {
         clock,
@@ -47,13 +65,13 @@ pub(crate) fn run(system: &SystemFile, clock: Clock, timeout: u64) -> Left {
         quiet: true,
     };
     let started = Instant::now();
-    let report = run_system(system, &options).unwrap();
+    let report = run_system_in(system, &options, session).unwrap();
     println!("{}: {clock:?}, {:.1} s", system.cmdlines.join(", "), started.elapsed().as_secs_f64());
     let trace = Trace::load(&report.dir).unwrap_or_else(|error| {
         let console = std::fs::read_to_string(report.dir.join("hypervisor.log")).unwrap_or_default();
         panic!("{error}\n{}\n{console}", report.outcome)
     });
-    Left { outcome: report.outcome, trace, dir }
+    Left { outcome: report.outcome, trace, witness: report.witness, dir }
 }
 
 impl Left {
@@ -61,6 +79,19 @@ impl Left {
     pub(crate) fn console(&self, name: &str) -> String {
         let log = self.dir.path().join("out").join(format!("{name}.log"));
         String::from_utf8_lossy(&std::fs::read(log).unwrap()).into_owned()
+    }
+
+    /// What the hypervisor's console showed between the echo of a command and the next prompt, line by line. Of a command
+    /// that was given several times, the first; see [`Self::answers_to`].
+    pub(crate) fn answers(&self, command: &str) -> Vec<String> {
+        self.answers_to(command, 0)
+    }
+
+    /// The same of the command's echo with this number, from 0 on.
+    pub(crate) fn answers_to(&self, command: &str, nth: usize) -> Vec<String> {
+        let log = std::fs::read(self.dir.path().join("out/hypervisor.log")).unwrap();
+        answers(&log, command, nth)
+            .unwrap_or_else(|| panic!("{command:?} was not given {} times\n{}", nth + 1, self.consoles()))
     }
 
     /// All consoles, for a message.

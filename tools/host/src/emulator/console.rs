@@ -24,6 +24,11 @@ impl Console {
         Self { name: name.into(), path: path.into(), file: None, partial: Vec::new() }
     }
 
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// The file.
     pub fn path(&self) -> &Path {
         &self.path

@@ -1,12 +1,16 @@
 //! Emulators behind one small interface, and the supervision of what runs in them.
 
 mod console;
+mod input;
 mod qemu;
+mod screen;
 mod supervise;
 
 pub use console::Console;
+pub use input::{ConsoleInput, Untaken};
 pub use qemu::Qemu;
-pub use supervise::{Ended, Supervision, interrupted, supervise};
+pub use screen::{Screen, ShownLine, answers};
+pub use supervise::{Ended, Supervised, Supervision, interrupted, supervise, supervise_with_input};
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -42,6 +46,20 @@ pub struct MachineSpec<'a> {
     pub serial: [Option<PathBuf>; SERIAL_PORTS],
     /// A file that is the machine's RAM, created by the emulator; its offsets are physical addresses below 2 GiB.
     pub ram_file: Option<&'a Path>,
+}
+
+/// What is attached to the machine from outside.
+#[derive(Clone, Copy, Debug)]
+pub struct Attached<'a> {
+    /// What COM1 reads. If it reads anything, the emulator's standard input and output are that port's.
+    pub input: &'a ConsoleInput,
+    /// A file to which the emulator notes each entry into a guest and each exit from one.
+    pub witness: Option<&'a Path>,
+}
+
+impl Attached<'_> {
+    /// Nothing.
+    pub const NOTHING: Self = Self { input: &ConsoleInput::None, witness: None };
 }
 
 /// Why an emulator cannot be used.
@@ -88,8 +106,13 @@ pub trait Emulator {
     /// It is not; the error says what to do.
     fn probe(&self) -> Result<(), ProbeError>;
 
+    /// The command that boots `machine` with nothing attached.
+    fn command(&self, machine: &MachineSpec<'_>) -> Command {
+        self.command_attached(machine, &Attached::NOTHING)
+    }
+
     /// The command that boots `machine`.
-    fn command(&self, machine: &MachineSpec<'_>) -> Command;
+    fn command_attached(&self, machine: &MachineSpec<'_>, attached: &Attached<'_>) -> Command;
 
     /// Where the physical address `address` lies in the RAM file of a machine with `memory` bytes of RAM.
     fn ram_offset(&self, memory: u64, address: u64) -> Option<u64>;

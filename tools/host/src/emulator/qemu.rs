@@ -1,6 +1,6 @@
 //! QEMU's system emulator for x86_64, with AMD SVM under TCG.
 
-use super::{Clock, Emulator, MachineSpec, ProbeError};
+use super::{Attached, Clock, ConsoleInput, Emulator, MachineSpec, ProbeError};
 use partita_abi::report::EXIT_PORT;
 use std::ffi::OsString;
 use std::path::Path;
@@ -35,7 +35,7 @@ impl Emulator for Qemu {
         check_version(&text)
     }
 
-    fn command(&self, machine: &MachineSpec<'_>) -> Command {
+    fn command_attached(&self, machine: &MachineSpec<'_>, attached: &Attached<'_>) -> Command {
         let mut command = Command::new(PROGRAM);
         let memory = format!("{}k", machine.memory >> 10);
         match machine.ram_file {
@@ -54,7 +54,8 @@ impl Emulator for Qemu {
             let id = format!("com{}", index + 1);
             match log {
                 Some(log) => {
-                    command.arg("-chardev").arg(option(&format!("file,id={id},path="), log));
+                    let input = if index == 0 { attached.input } else { &ConsoleInput::None };
+                    command.arg("-chardev").arg(option(&backend(input, &id), log));
                     command.args(["-serial", &format!("chardev:{id}")]);
                 }
                 None => {
@@ -77,6 +78,10 @@ impl Emulator for Qemu {
                 .args(["-accel", "tcg,thread=single", "-icount", "shift=0,sleep=off", "-seed", "7"])
                 .args(["-rtc", "base=2026-01-01T00:00:00,clock=vm"]),
         };
+        if let Some(log) = attached.witness {
+            // Entries and exits are logged with translated code, of which there is none in this range.
+            command.args(["-d", "in_asm", "-dfilter", "0xfffffffffffff000+0x1", "-D"]).arg(log);
+        }
         command
     }
 
@@ -93,6 +98,16 @@ impl Emulator for Qemu {
     fn exit_byte(&self, code: i32) -> Option<u8> {
         // isa-debug-exit makes (value << 1) | 1 of it. 1 is also what QEMU's own errors give.
         if code & 1 == 1 && code > 1 { u8::try_from(code >> 1).ok() } else { None }
+    }
+}
+
+/// The back end of a serial port, up to the path of its log.
+fn backend(input: &ConsoleInput, id: &str) -> String {
+    match input {
+        ConsoleInput::None => format!("file,id={id},path="),
+        // All keys but the emulator's own, Ctrl-A, are the console's.
+        ConsoleInput::Terminal => format!("stdio,id={id},signal=off,mux=on,logappend=off,logfile="),
+        ConsoleInput::Script(_) => format!("stdio,id={id},signal=off,mux=off,logappend=off,logfile="),
     }
 }
 
@@ -167,7 +182,22 @@ mod tests {
              -accel tcg,thread=single -icount shift=0,sleep=off -seed 7 -rtc base=2026-01-01T00:00:00,clock=vm"
         );
         let host = line(&Qemu.command(&spec(Clock::Host, None)));
+        assert!(!icount.contains("stdio") && !icount.contains("-d "), "nothing is attached");
         assert!(host.contains("-accel tcg,thread=multi") && !host.contains("icount") && !host.contains("ram0"));
+    }
+
+    #[test]
+    fn com1_reads_what_is_attached() {
+        for (input, mux) in [(ConsoleInput::Terminal, "on"), (ConsoleInput::Script(Vec::new()), "off")] {
+            let attached = Attached { input: &input, witness: Some(Path::new("d/w.log")) };
+            let line = line(&Qemu.command_attached(&spec(Clock::Icount, None), &attached));
+            let chardev = format!(
+                "stdio,id=com1,signal=off,mux={mux},logappend=off,logfile=d/hypervisor.log -serial chardev:com1"
+            );
+            assert!(line.contains(&chardev), "{line}");
+            assert!(line.contains("-chardev file,id=com3,path=d/rt0.log -serial chardev:com3"), "{line}");
+            assert!(line.ends_with("-d in_asm -dfilter 0xfffffffffffff000+0x1 -D d/w.log"), "{line}");
+        }
     }
 
     #[test]

@@ -1,8 +1,10 @@
 //! Watching over a process until it ends, its time is up, or the user interrupts.
 
-use super::Console;
+use super::input::{ScriptFeeder, TerminalGuard};
+use super::{Console, ConsoleInput, Untaken};
 use crate::progress::Step;
 use rustix::process::{Pid, Signal, kill_process};
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -29,6 +31,15 @@ pub enum Ended {
     TimedOut,
     /// The user interrupted; it was ended.
     Interrupted,
+}
+
+/// What became of a supervision with input.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Supervised {
+    /// How it ended.
+    pub ended: Ended,
+    /// The first line of the script that the process did not take.
+    pub untaken: Option<Untaken>,
 }
 
 /// What to watch, and for how long.
@@ -77,17 +88,34 @@ impl Drop for Reaper {
 ///
 /// # Errors
 /// The process cannot be started or waited for.
-pub fn supervise(mut command: Command, supervision: Supervision) -> std::io::Result<Ended> {
+pub fn supervise(command: Command, supervision: Supervision) -> std::io::Result<Ended> {
+    Ok(supervise_with_input(command, supervision, &ConsoleInput::None, Path::new(""))?.ended)
+}
+
+/// The same with input for the console whose log is at `log`. With any, standard input and output of the process are its
+/// connection; a terminal shows nothing else meanwhile, and is restored at the end.
+///
+/// # Errors
+/// The process cannot be started or waited for.
+pub fn supervise_with_input(
+    mut command: Command,
+    supervision: Supervision,
+    input: &ConsoleInput,
+    log: &Path,
+) -> std::io::Result<Supervised> {
     catch_interrupts();
     let Supervision { label, timeout, mut consoles, quiet } = supervision;
-    let step = Step::start(label);
+    // Restored when the process has ended: it is dropped after that.
+    let terminal = TerminalGuard::new(input);
+    let step = terminal.is_none().then(|| Step::start(label));
     let mut show = |lines: fn(&mut Console) -> Vec<String>| {
-        for line in consoles.iter_mut().flat_map(lines).filter(|_| !quiet) {
-            step.println(&line);
-        }
+        let lines = consoles.iter_mut().flat_map(lines).filter(|_| !quiet);
+        lines.for_each(|line| step.iter().for_each(|step| step.println(&line)));
     };
+    input.connect(&mut command);
     let started = Instant::now();
     let mut process = Reaper(command.spawn()?);
+    let mut feeder = ScriptFeeder::new(input, log, &mut process.0);
     let ended = loop {
         if let Some(status) = process.0.try_wait()? {
             // A terminal sends its Ctrl-C to the process, too.
@@ -99,12 +127,15 @@ pub fn supervise(mut command: Command, supervision: Supervision) -> std::io::Res
         if started.elapsed() >= timeout {
             break Ended::TimedOut;
         }
+        if let Some(feeder) = &mut feeder {
+            feeder.poll();
+        }
         show(Console::poll);
         std::thread::sleep(POLL);
     };
     process.end();
     show(Console::finish);
-    Ok(ended)
+    Ok(Supervised { ended, untaken: feeder.and_then(ScriptFeeder::finish) })
 }
 
 /// From the first call on, Ctrl-C and requests to terminate are noted and do not end the tool.
@@ -148,6 +179,54 @@ mod tests {
         let (ended, took) = shell("trap '' TERM; while :; do sleep 0.05; done", 50);
         assert_eq!(ended, Ended::TimedOut);
         assert!(took >= GRACE, "{took:?}");
+    }
+
+    /// A console that echoes, and answers a command by two lines; one of them tells what it was.
+    const CONSOLE: &str = "printf 'boot\\npartita> '; while IFS= read -r -d '\r' line; do \
+         printf '%s\\r\\n' \"$line\"; sleep 0.02; printf 'doing %s\\npartita> \\ndone\\n' \"$line\"; \
+         [ \"$line\" = end ] && exit 3; printf 'partita> '; done";
+
+    /// How it ended, the first line that was not taken, and the log.
+    fn script(console: &str, lines: &[&str], timeout_ms: u64) -> (Ended, Option<Untaken>, String) {
+        let dir = tempfile::tempdir().unwrap();
+        let log = dir.path().join("console.log");
+        let mut command = Command::new("bash");
+        command.args(["-c", &format!("exec > '{}'; {console}", log.display())]);
+        let supervision = Supervision {
+            label: "test".into(),
+            timeout: Duration::from_millis(timeout_ms),
+            consoles: Vec::new(),
+            quiet: true,
+        };
+        let input = ConsoleInput::Script(lines.iter().map(|line| (*line).to_owned()).collect());
+        let Supervised { ended, untaken } = supervise_with_input(command, supervision, &input, &log).unwrap();
+        (ended, untaken, std::fs::read_to_string(&log).unwrap())
+    }
+
+    #[test]
+    fn a_script_is_sent_line_by_line() {
+        let (ended, untaken, log) = script(CONSOLE, &["one two", "3", "end"], 20_000);
+        assert_eq!((ended, untaken), (Ended::Exited(ExitStatus::from_raw(3 << 8)), None), "{log}");
+        let answer = |line| super::super::answers(log.as_bytes(), line, 0);
+        assert_eq!(answer("one two"), Some(vec!["doing one two".to_owned()]), "{log}");
+        // A line that was sent before the last one was done would be echoed in the midst of it.
+        let expected = "boot\npartita> one two\r\ndoing one two\npartita> \ndone\npartita> 3\r\ndoing 3\npartita> \ndone\n\
+                        partita> end\r\ndoing end\npartita> \ndone\n";
+        assert_eq!(log, expected);
+    }
+
+    #[test]
+    fn the_first_line_that_is_not_taken_is_named() {
+        let (ended, untaken, log) = script(CONSOLE, &["end", "more", "most"], 20_000);
+        assert!(matches!(ended, Ended::Exited(_)), "{log}");
+        assert_eq!(untaken, Some(Untaken { line: "more".into(), number: 2, of: 3 }), "{log}");
+        // No prompt at the start of a line, or no echo.
+        for console in ["printf 'x partita> '; exec sleep 60", "printf 'partita> '; exec sleep 60"] {
+            let (ended, untaken, _) = script(console, &["help"], 200);
+            assert_eq!(ended, Ended::TimedOut);
+            let words = untaken.unwrap().to_string();
+            assert!(words.contains("the command \"help\" (1 of 1)"), "{words}");
+        }
     }
 
     #[test]

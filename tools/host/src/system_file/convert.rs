@@ -70,6 +70,7 @@ impl Converter<'_> {
             smp_call_hz: self.number(raw.housekeeping.smp_call_hz.as_ref(), 0, 0..=i64::from(u32::MAX)),
             smp_call_deadline_ms: self.number(deadline, DEADLINE_DEFAULT, 0..=60_000),
             smp_call_rounds: self.number(raw.housekeeping.smp_call_rounds.as_ref(), 0, 0..=i64::from(u32::MAX)),
+            smp_call_mode: raw.housekeeping.smp_call_mode.into(),
         };
         let ring_bytes = self.ring(raw.trace.ring.as_ref());
         let mut config =
@@ -126,7 +127,7 @@ impl Converter<'_> {
         u32::try_from(ring.get_ref().0).unwrap_or_else(|_| {
             self.add(
                 ring.span(),
-                format!("{} does not fit into 32 bits; write at most 4 MiB", human(ring.get_ref().0)),
+                format!("{} does not fit into 32 bits; write at most 8 MiB", human(ring.get_ref().0)),
             );
             RING_DEFAULT
         })

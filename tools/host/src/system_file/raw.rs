@@ -1,7 +1,7 @@
 //! A system file as it is written, before any meaning is made of it. Unknown keys are refused here.
 
 use super::size::Size;
-use partita_core::system::{Expectation, LapicMode};
+use partita_core::system::{Expectation, LapicMode, SmpCallMode};
 use serde::Deserialize;
 use toml::Spanned;
 
@@ -39,6 +39,25 @@ pub(super) struct RawHousekeeping {
     pub(super) smp_call_hz: Option<Spanned<i64>>,
     pub(super) smp_call_deadline_ms: Option<Spanned<i64>>,
     pub(super) smp_call_rounds: Option<Spanned<i64>>,
+    #[serde(default)]
+    pub(super) smp_call_mode: RawSmpCallMode,
+}
+
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum RawSmpCallMode {
+    #[default]
+    Each,
+    Broadcast,
+}
+
+impl From<RawSmpCallMode> for SmpCallMode {
+    fn from(raw: RawSmpCallMode) -> Self {
+        match raw {
+            RawSmpCallMode::Each => Self::Each,
+            RawSmpCallMode::Broadcast => Self::Broadcast,
+        }
+    }
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -1,7 +1,7 @@
 //! System files as people write them, good and bad.
 
 use super::*;
-use partita_core::system::{Identity, SerialPort};
+use partita_core::system::{Identity, SerialPort, SmpCallMode};
 use proptest::prelude::*;
 
 const GOOD: &str = r#"
@@ -60,6 +60,16 @@ fn a_good_file_means_what_it_says() {
     assert!(!file.is_open_ended());
 }
 
+#[test]
+fn smp_calls_go_to_each_target_by_itself_unless_told_otherwise() {
+    let mode = |line: &str| {
+        parse(&GOOD.replace("pcpu = 0", &format!("pcpu = 0\n{line}"))).unwrap().config.housekeeping.smp_call_mode
+    };
+    assert_eq!(mode(""), SmpCallMode::Each);
+    assert_eq!(mode("smp_call_mode = \"each\""), SmpCallMode::Each);
+    assert_eq!(mode("smp_call_mode = \"broadcast\""), SmpCallMode::Broadcast);
+}
+
 /// What is replaced in [`GOOD`], by what, and all that the error must say.
 const BAD: &[(&str, &str, &[&str])] = &[
     ("lapic =", "lapics =", &["dir/s.toml:10:1:", "partition[0].lapics:", "unknown field `lapics`", "`lapic`"]),
@@ -90,6 +100,11 @@ const BAD: &[(&str, &str, &[&str])] = &[
     ("expect = \"finish\"", "expect = \"end\"", &["unknown variant `end`", "`finish`", "`run`"]),
     ("smp_call_hz = 1000", "smp_call_hz = 2000000", &["6:15:", "smp-call-rate: "]),
     ("smp_call_hz = 1000", "smp_call_deadline_ms = 0", &["6:24:", "deadline-zero: "]),
+    (
+        "smp_call_hz = 1000",
+        "smp_call_mode = \"all\"",
+        &["6:17:", "housekeeping.smp_call_mode", "unknown variant `all`", "`each`", "`broadcast`"],
+    ),
     ("smp_call_hz = 1000", "smp_call_rounds = 9", &["6:19:", "smp-call-rounds: "]),
     ("[2, 3]", "[2, 0]", &["9:9:", "partition[0].pcpus", "housekeeping-given-away: "]),
     ("[2, 3]", "[2, 2]", &["9:9:", "pcpu-owned-twice: "]),
