@@ -13,7 +13,7 @@ use partita_x86::set_up::Hypervisor;
 use partita_x86::svm::SvmVcpu;
 use partita_x86::system::System;
 use partita_x86::virt::VirtualCpu;
-use partita_x86::{console, println, system};
+use partita_x86::{arch, console, println, system};
 use partita_x86_bare::boot_info::{BootInfo, BootInfoError};
 
 /// The story. The entry code of whichever loader there was comes here.
@@ -63,6 +63,7 @@ fn divide_and_run<V: VirtualCpu>(machine: Machine, system: System, options: Opti
 
 #[panic_handler]
 fn panic(info: &core::panic::PanicInfo<'_>) -> ! {
+    arch::stop_serving();
     console::print_fatal(format_args!("\npartita: fatal: {info}\n"));
     cpu::end_run(HypervisorExit::Fatal)
 }

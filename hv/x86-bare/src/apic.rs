@@ -82,10 +82,11 @@ fn mask_local_sources() {
 /// this CPU.
 pub fn hand_over() {
     mask_local_sources();
-    // SAFETY: stops the timer; ends every interrupt in service (at most 256); sets the reset value of the
+    // SAFETY: stops the timer and resets its divider; ends every interrupt in service (at most 256); sets the reset value of the
     // spurious-interrupt register.
     unsafe {
         write_msr(TIMER_INITIAL, 0);
+        write_msr(TIMER_DIVIDE, 0);
         for _ in 0..256 {
             if (0..8).all(|word| read_msr(ISR + word) == 0) {
                 break;

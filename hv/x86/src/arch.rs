@@ -131,6 +131,13 @@ pub fn calls() -> Option<&'static SmpCalls<'static, X86>> {
     CALLS.get()
 }
 
+/// Publishes that this pCPU is out of service after a fault, so that nobody waits for it.
+pub fn stop_serving() {
+    if let Some(calls) = calls() {
+        calls.stop_serving();
+    }
+}
+
 /// The inbox of a pCPU, for its exit path.
 pub fn inbox(pcpu: PcpuId) -> Option<Inbox<'static, X86>> {
     calls()?.inbox(pcpu)

@@ -11,7 +11,7 @@ use partita_core::smp_call::Deadline;
 
 use crate::arch::X86;
 use crate::cpu::percpu::Order;
-use crate::launch::{order, wait_until};
+use crate::orders::{order, wait_until};
 use crate::virt::{DUMPED, Dumped};
 
 /// How long a pCPU may take.

@@ -1,15 +1,16 @@
-//! Why the hypervisor refuses to start: one line for the console that names the thing, the value and the cure.
+//! Why the hypervisor refuses to start, or a partition to start or stop: one line for the console that names the thing,
+//! the value and the cure.
 
 use core::fmt::{Display, Formatter, Result};
 
 use partita_abi::bundle::BundleError;
+use partita_core::arch::PcpuId;
 use partita_core::encode::CodecError;
 use partita_core::memory::DivideError;
 use partita_trace::layout::LayoutError;
 use partita_x86_policy::apic_view::ApicViewError;
 
 use crate::clock::ClockError;
-use crate::lifecycle::LifeError;
 use crate::memory::paging::MapError;
 use crate::memory::pool::PoolExhausted;
 use partita_x86_bare::boot_info::BootInfoError;
@@ -147,4 +148,47 @@ from! {
     LayoutError => Trace,
     ApicViewError => ApicIds,
     LifeError => Life,
+}
+
+/// How long a pCPU may take for a step of a partition's life: to leave its guest, to load some memory, to take its vCPU.
+pub const STEP_DEADLINE_MS: u32 = 5000;
+
+/// Why a partition was not started or stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LifeError {
+    /// It runs already.
+    Runs,
+    /// It does not run.
+    IsDown,
+    /// Its memory cannot be mapped.
+    Map(MapError),
+    /// Its segments or tables do not fit its memory.
+    Misfit,
+    /// A pCPU was late.
+    Late {
+        /// Which.
+        pcpu: PcpuId,
+        /// With what.
+        step: &'static str,
+    },
+}
+
+impl Display for LifeError {
+    fn fmt(&self, f: &mut Formatter<'_>) -> Result {
+        match self {
+            Self::Runs => f.write_str("it runs already; stop it first, or restart it"),
+            Self::IsDown => f.write_str("it does not run; start it"),
+            Self::Map(error) => error.fmt(f),
+            Self::Misfit => f.write_str("its image or its ACPI tables do not fit into its memory"),
+            Self::Late { pcpu, step } => {
+                write!(f, "{pcpu} did not {step} within {STEP_DEADLINE_MS} ms; see `smp` for its state")
+            }
+        }
+    }
+}
+
+impl From<MapError> for LifeError {
+    fn from(error: MapError) -> Self {
+        Self::Map(error)
+    }
 }

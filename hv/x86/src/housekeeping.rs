@@ -103,7 +103,11 @@ impl Hypervisor {
             let Some(&partition) = self.partitions.get(index) else { break };
             let Some((gpa, len)) = partition.trace_window.take() else { continue };
             let Some(window) = self.check_window(partition, gpa, len) else { continue };
-            if self.region.add_window(window).is_err() {
+            // A guest that was restarted has it where the one before it had, unless it wants another.
+            if self.windows.contains(&window) {
+                continue;
+            }
+            if self.windows.push(window).is_err() || self.region.add_window(window).is_err() {
                 println!("partita: no room for the trace window of partition {}", partition.number);
             }
         }

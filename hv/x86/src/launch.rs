@@ -4,6 +4,8 @@ use core::ptr;
 
 use partita_core::arch::{Arch, PcpuId};
 use partita_core::smp_call::{Deadline, PcpuState, Reply};
+use partita_trace::event::Event;
+use partita_trace::names::PcpuStateName;
 use partita_x86_policy::apic_events::{RunState, VcpuEvents};
 use partita_x86_policy::cmos::Cmos;
 use partita_x86_policy::cpuid::CpuidContext;
@@ -16,7 +18,9 @@ use crate::cpu::percpu::{self, Order, Progress};
 use crate::cpu::{halt_forever, rdtsc};
 use crate::error::Refusal;
 use crate::memory::pool::Pool;
+use crate::orders::reaches;
 use crate::partition::Partition;
+use crate::trace;
 use crate::vcpu::Vcpu;
 use crate::virt::{GuestRegisters, PermissionMaps, VirtualCpu};
 
@@ -90,51 +94,6 @@ pub fn give<V: VirtualCpu>(pcpu: PcpuId, vcpu: *mut Vcpu<V>) -> Result<(), Refus
     }
 }
 
-/// Waits until a pCPU has come so far, and serves SMP calls meanwhile. `false` if it did not before the deadline.
-pub fn reaches(pcpu: PcpuId, progress: Progress, deadline: Deadline) -> bool {
-    wait_until(deadline, || percpu::public(pcpu).progress() == progress)
-}
-
-/// Waits for something on other pCPUs, and serves SMP calls meanwhile. `false` if it did not come before the deadline.
-pub fn wait_until(deadline: Deadline, is_so: impl Fn() -> bool) -> bool {
-    loop {
-        let now = X86::now();
-        if is_so() {
-            return true;
-        }
-        if deadline.has_passed(now) {
-            return false;
-        }
-        if let Some(calls) = calls() {
-            calls.handle_smp_call(now);
-        }
-        X86::relax();
-    }
-}
-
-/// Tells a pCPU to do something once this call is over. `false` if it did not answer.
-pub fn order(pcpu: PcpuId, order: Order) -> bool {
-    let function = match order {
-        Order::None => |_| note(Order::None),
-        Order::Load => |_| note(Order::Load),
-        Order::Start => |_| note(Order::Start),
-        Order::Park => |_| note(Order::Park),
-        Order::Dump => |_| note(Order::Dump),
-        Order::Storm => |_| note(Order::Storm),
-        Order::Hold => |_| note(Order::Hold),
-    };
-    let deadline = Deadline::after_ms::<X86>(DEADLINE_MS);
-    calls().is_some_and(|calls| {
-        matches!(calls.smp_call_function_single(pcpu, function, 0, deadline), Ok(Reply::Answered(_)))
-    })
-}
-
-/// On the target: keeps the order for when the call has been acknowledged.
-fn note(order: Order) -> u64 {
-    percpu::private().order.set(order);
-    0
-}
-
 /// On the target: keeps the vCPU for when the call has been acknowledged.
 fn take(vcpu: u64) -> u64 {
     percpu::private().vcpu.set(vcpu);
@@ -146,6 +105,7 @@ fn take(vcpu: u64) -> u64 {
 pub fn do_as_told<V: VirtualCpu>() {
     let private = percpu::private();
     if private.order.get() == Order::Park {
+        trace::record(rdtsc(), Event::PcpuState { pcpu: private.id.0, state: PcpuStateName::Parked });
         if let Some(calls) = calls() {
             calls.retire(PcpuState::Parked);
         }

@@ -2,7 +2,6 @@
 
 use core::sync::atomic::Ordering;
 
-use partita_core::arch::PcpuId;
 use partita_core::partition::PartitionState;
 use partita_core::smp_call::Deadline;
 use partita_trace::event::Event;
@@ -11,54 +10,11 @@ use partita_trace::names::StopCause;
 use crate::arch::X86;
 use crate::cpu::percpu::{self, Order, Progress};
 use crate::cpu::rdtsc;
-use crate::launch::{order, reaches, wait_until};
-use crate::memory::paging::MapError;
+use crate::error::{LifeError, STEP_DEADLINE_MS};
+use crate::orders::{order, reaches, wait_until};
 use crate::partition::Partition;
 use crate::set_up::Hypervisor;
 use crate::trace;
-
-/// How long a pCPU may take for a step: to leave its guest, to load some memory, to take its vCPU.
-const STEP_DEADLINE_MS: u32 = 5000;
-
-/// Why a partition was not started or stopped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LifeError {
-    /// It runs already.
-    Runs,
-    /// It does not run.
-    IsDown,
-    /// Its memory cannot be mapped.
-    Map(MapError),
-    /// Its segments or tables do not fit its memory.
-    Misfit,
-    /// A pCPU was late.
-    Late {
-        /// Which.
-        pcpu: PcpuId,
-        /// With what.
-        step: &'static str,
-    },
-}
-
-impl core::fmt::Display for LifeError {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        match self {
-            Self::Runs => f.write_str("it runs already; stop it first, or restart it"),
-            Self::IsDown => f.write_str("it does not run; start it"),
-            Self::Map(error) => error.fmt(f),
-            Self::Misfit => f.write_str("its image or its ACPI tables do not fit into its memory"),
-            Self::Late { pcpu, step } => {
-                write!(f, "{pcpu} did not {step} within {STEP_DEADLINE_MS} ms; see `smp` for its state")
-            }
-        }
-    }
-}
-
-impl From<MapError> for LifeError {
-    fn from(error: MapError) -> Self {
-        Self::Map(error)
-    }
-}
 
 fn step_deadline() -> Deadline {
     Deadline::after_ms::<X86>(STEP_DEADLINE_MS)

@@ -15,14 +15,14 @@ use partita_x86_policy::ports::{IOPM_LEN, PortPolicy};
 use crate::cpu::percpu::{self, Order, PCPUS_MAX};
 use crate::cpu::rdtsc;
 use crate::error::Refusal;
-use crate::fill::Loading;
+use crate::loading::Loading;
 use crate::memory::nested;
 use crate::memory::paging::window_of;
 use crate::memory::pool::{PAGE, Pool};
 use crate::partition::{Partition, Refusals, TraceWindow};
 use crate::set_up::Hypervisor;
 use crate::virt::{PermissionMaps, VirtualCpu};
-use crate::{launch, println, trace};
+use crate::{launch, orders, println, trace};
 
 impl Hypervisor {
     /// Describes all partitions.
@@ -101,7 +101,7 @@ impl Hypervisor {
         for number in 1..self.machine.pcpus() as u16 {
             let pcpu = PcpuId(number);
             if !self.partitions.iter().any(|partition| partition.pcpus.contains(&pcpu)) {
-                launch::order(pcpu, Order::Park);
+                orders::order(pcpu, Order::Park);
             }
         }
     }

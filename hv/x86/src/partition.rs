@@ -16,7 +16,7 @@ use partita_x86_policy::ports::PortPolicy;
 use crate::arch::kick;
 use crate::clock::Clocks;
 use crate::cpu::percpu;
-use crate::fill::Loading;
+use crate::loading::Loading;
 
 /// A partition.
 #[derive(Debug)]

@@ -7,7 +7,8 @@ use partita_abi::report::TRACE_REGION_AT;
 use partita_core::arch::PcpuId;
 use partita_core::smp_call::SmpCalls;
 use partita_core::system::PARTITIONS_MAX;
-use partita_trace::layout::{REGION_ALIGN, Region};
+use partita_trace::event::Event;
+use partita_trace::layout::{REGION_ALIGN, Region, WINDOWS_MAX, Window};
 
 use crate::arch::{X86, calls, set_up_calls};
 use crate::cpu::features;
@@ -18,7 +19,7 @@ use crate::machine::Machine;
 use crate::memory::paging::{Access, AddressSpace};
 use crate::memory::pool::{PAGE, Pool, PoolExhausted};
 use crate::partition::Partition;
-use crate::shell::Shell;
+use crate::shell::state::Shell;
 use crate::system::System;
 use crate::trace;
 use crate::tracer::Tracer;
@@ -40,6 +41,8 @@ pub struct Hypervisor {
     pub region: Region<'static>,
     /// The partitions, by number.
     pub partitions: Vec<&'static Partition, PARTITIONS_MAX>,
+    /// The guests' trace windows in the region's table.
+    pub windows: Vec<Window, WINDOWS_MAX>,
     /// The console.
     pub shell: Shell,
 }
@@ -90,7 +93,8 @@ impl Hypervisor {
         // SAFETY: low memory is nobody's; the boot page tables let this pCPU write there.
         unsafe { application::install(space.root()) };
         let shell = Shell::new(is_attended);
-        let mut hypervisor = Self { machine, system, pool, space, region, partitions: Vec::new(), shell };
+        let mut hypervisor =
+            Self { machine, system, pool, space, region, partitions: Vec::new(), windows: Vec::new(), shell };
         for number in 0..count as u16 {
             hypervisor.bring_up::<V>(PcpuId(number))?;
         }
@@ -172,6 +176,8 @@ extern "C" fn application_main<V: VirtualCpu>(_pcpu: u64) -> ! {
     unsafe { V::enable(percpu::private().host_save.get()) };
     let Some(calls) = calls() else { cpu::halt_forever() };
     calls.init_smp_call();
+    let pcpu = percpu::private().id.0;
+    trace::record(rdtsc(), Event::PcpuOnline { pcpu, hardware_id: public.apic_id().into() });
     public.set_progress(Progress::Online);
     loop {
         x86_64::instructions::interrupts::disable();

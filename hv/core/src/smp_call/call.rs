@@ -140,6 +140,14 @@ impl<'a, A: Arch> SmpCalls<'a, A> {
         }
     }
 
+    /// Publishes that this pCPU is out of service after a fault of its own. It serves nothing any more: the state of things
+    /// here is not to be trusted.
+    pub fn stop_serving(&self) {
+        if let Some(mailbox) = self.mailboxes.get(A::pcpu().index()) {
+            mailbox.set_state(PcpuState::Stopped);
+        }
+    }
+
     /// The mailbox of a pCPU: its state and its late calls, for anyone to see.
     pub fn mailbox(&self, pcpu: PcpuId) -> Option<&'a Mailbox> {
         self.mailboxes.get(pcpu.index())

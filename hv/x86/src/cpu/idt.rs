@@ -8,13 +8,10 @@ use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use partita_core::arch::PcpuId;
 use partita_x86_bare::apic::SPURIOUS_VECTOR;
-use partita_x86_bare::exceptions::{self, ExceptionFrame};
+use partita_x86_bare::exceptions;
 use spin::Once;
 use x86_64::VirtAddr;
 use x86_64::structures::idt::{Entry, HandlerFunc, InterruptDescriptorTable};
-
-use super::{end_run, rdtsc};
-use crate::console;
 
 /// Vector of the local APIC timer of the housekeeping pCPU.
 pub const TIMER_VECTOR: u8 = 0x40;
@@ -289,24 +286,6 @@ pub fn mask_legacy_controllers() {
         // SAFETY: masks interrupts; where there is no controller, nothing happens.
         unsafe { data.write(0xFF) };
     }
-}
-
-/// A fault of the hypervisor is fatal.
-#[unsafe(no_mangle)]
-extern "C" fn bare_exception(frame: &ExceptionFrame) -> ! {
-    let cr2 = x86_64::registers::control::Cr2::read_raw();
-    let pcpu = super::percpu::private().id.0;
-    console::print_fatal(format_args!(
-        "\npartita: fatal: exception {} (error code {:#x}) on pCPU {pcpu}: rip {:#x} rsp {:#x} rflags {:#x} cr2 {cr2:#x} \
-         tsc {}\n",
-        frame.vector,
-        frame.error_code,
-        frame.rip,
-        frame.rsp,
-        frame.rflags,
-        rdtsc(),
-    ));
-    end_run(partita_abi::report::HypervisorExit::Fatal)
 }
 
 /// Takes the time-stamp of the last timer interrupt, if one came since the last call.

@@ -15,7 +15,6 @@ use partita_x86_bare::BootBlock;
 use partita_x86_bare::pvh::{BOOT_BLOCK_LEN, BOOT_STACK_TOP};
 
 use crate::requests::RequestWord;
-use crate::shell::{MsrAccess, StormPart};
 use crate::tracer::Tracer;
 
 /// Bytes of a pCPU's block, and its alignment.
@@ -237,10 +236,6 @@ pub struct Public {
     pub starts: AtomicU32,
     /// Whether its vCPU waits for its start-up IPI.
     pub waits_for_sipi: AtomicBool,
-    /// What the console asks of its model-specific registers.
-    pub msr: MsrAccess,
-    /// Its part in a storm of SMP calls.
-    pub storm: StormPart,
 }
 
 static PUBLIC: [Public; PCPUS_MAX] = [const {
@@ -253,8 +248,6 @@ static PUBLIC: [Public; PCPUS_MAX] = [const {
         requests: RequestWord::new(),
         starts: AtomicU32::new(0),
         waits_for_sipi: AtomicBool::new(false),
-        msr: MsrAccess::new(),
-        storm: StormPart::new(),
     }
 }; PCPUS_MAX];
 

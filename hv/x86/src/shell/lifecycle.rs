@@ -7,8 +7,8 @@ use partita_core::smp_call::Deadline;
 
 use crate::arch::X86;
 use crate::cpu::rdtsc;
-use crate::launch::wait_until;
-use crate::lifecycle::LifeError;
+use crate::error::LifeError;
+use crate::orders::wait_until;
 use crate::partition::Partition;
 use crate::println;
 use crate::set_up::Hypervisor;

@@ -5,13 +5,12 @@ mod lifecycle;
 mod msr;
 mod registers;
 mod show;
-pub mod soak;
-
-use core::fmt::Write;
+mod soak;
+pub mod state;
 
 use heapless::String;
 use partita_console::command::{Command, PartitionName, parse, write_help};
-use partita_console::line::{Edited, LINE_MAX, LineEditor, PROMPT};
+use partita_console::line::{Edited, LINE_MAX};
 use partita_core::arch::PcpuId;
 use partita_core::smp_call::{CallError, Reply};
 
@@ -24,41 +23,8 @@ use crate::partition::Partition;
 use crate::println;
 use crate::set_up::Hypervisor;
 
-pub use msr::MsrAccess;
-pub use soak::StormPart;
-
 /// Most bytes that are taken before the housekeeping core looks at its other work.
 const BYTES_MAX: usize = 64;
-
-/// The state of the console.
-#[derive(Debug)]
-pub struct Shell {
-    editor: LineEditor,
-    /// Whether someone is there: from the start if the command line says so, else from the first byte on.
-    is_attended: bool,
-    /// Whether the line has a beginning already.
-    has_text: bool,
-    /// Whether the run is to end.
-    pub quits: bool,
-}
-
-impl Shell {
-    /// A console; `is_attended` says whether it prompts at once.
-    pub const fn new(is_attended: bool) -> Self {
-        Self { editor: LineEditor::new(), is_attended, has_text: false, quits: false }
-    }
-
-    /// Shows prompt and line, unless they are still there.
-    fn prompt(&self) {
-        let mut echo = Echo;
-        if !self.is_attended || self.quits || echo.is_typing() {
-            return;
-        }
-        // The serial port cannot fail.
-        let _ = if self.has_text { self.editor.redraw(&mut echo) } else { echo.write_str(PROMPT) };
-        echo.set_typing(true);
-    }
-}
 
 impl Hypervisor {
     /// Has COM1 wake this core when something is typed.

@@ -16,15 +16,13 @@ use crate::println;
 const DEADLINE_MS: u32 = 1000;
 
 /// What the housekeeping core asks of a pCPU's registers, beside what fits into a call, and what became of it.
-#[derive(Debug)]
-pub struct MsrAccess {
+struct MsrAccess {
     value: AtomicU64,
     faulted: AtomicBool,
 }
 
 impl MsrAccess {
-    /// Nothing asked.
-    pub const fn new() -> Self {
+    const fn new() -> Self {
         Self { value: AtomicU64::new(0), faulted: AtomicBool::new(false) }
     }
 
@@ -47,10 +45,10 @@ impl MsrAccess {
     }
 }
 
-impl Default for MsrAccess {
-    fn default() -> Self {
-        Self::new()
-    }
+/// The place of a pCPU: one each, so that one that is late spoils nobody else's.
+fn place_of(pcpu: PcpuId) -> &'static MsrAccess {
+    static PLACES: [MsrAccess; percpu::PCPUS_MAX] = [const { MsrAccess::new() }; percpu::PCPUS_MAX];
+    &PLACES[pcpu.index().min(percpu::PCPUS_MAX - 1)]
 }
 
 fn ask(pcpu: PcpuId, function: fn(u64) -> u64, argument: u64) -> Option<u64> {
@@ -67,11 +65,11 @@ fn ask(pcpu: PcpuId, function: fn(u64) -> u64, argument: u64) -> Option<u64> {
 pub(super) fn read(pcpu: PcpuId, msr: u32) {
     let function = |msr| {
         let value = read_msr_checked(msr as u32);
-        percpu::public(percpu::private().id).msr.note(value.is_err());
+        place_of(percpu::private().id).note(value.is_err());
         value.unwrap_or(0)
     };
     let Some(value) = ask(pcpu, function, msr.into()) else { return };
-    if percpu::public(pcpu).msr.has_faulted() {
+    if place_of(pcpu).has_faulted() {
         println!("rdmsr {msr:#x} on {pcpu}: #GP: the CPU has no such register, or it cannot be read");
     } else {
         println!("rdmsr {msr:#x} on {pcpu}: {value:#018x} ({value})");
@@ -89,7 +87,7 @@ pub(super) fn write(pcpu: PcpuId, msr: u32, value: u64) {
         return;
     }
     let function = |msr| {
-        let place = &percpu::public(percpu::private().id).msr;
+        let place = place_of(percpu::private().id);
         // SAFETY: whoever is at the console may set what no rule keeps from them; the registers by which the hypervisor
         // itself lives were refused.
         let written = unsafe { write_msr_checked(msr as u32, place.value()) };
@@ -97,9 +95,9 @@ pub(super) fn write(pcpu: PcpuId, msr: u32, value: u64) {
         0
     };
     // Read by the function, before it answers or not at all: this core does not call it again before.
-    percpu::public(pcpu).msr.set_value(value);
+    place_of(pcpu).set_value(value);
     let Some(_) = ask(pcpu, function, msr.into()) else { return };
-    if percpu::public(pcpu).msr.has_faulted() {
+    if place_of(pcpu).has_faulted() {
         println!("wrmsr {msr:#x} on {pcpu}: #GP: the CPU has no such register, or does not take {value:#x}");
     } else {
         println!("wrmsr {msr:#x} on {pcpu}: {value:#018x} written");

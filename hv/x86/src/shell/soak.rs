@@ -1,118 +1,24 @@
 //! `storm` and `hold`: what shows that the SMP calls hold, while the partitions run.
 
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::Ordering;
 
 use partita_console::command::PartitionName;
 use partita_console::table::{Column, Table};
 use partita_console::units::Count;
 use partita_core::arch::{Arch, PcpuId};
 use partita_core::pcpu_set::PcpuSet;
-use partita_core::smp_call::{Deadline, Reply};
+use partita_core::smp_call::Deadline;
 
 use crate::arch::{X86, calls};
 use crate::console::Echo;
-use crate::cpu::percpu::{self, Order};
-use crate::launch::{order, wait_until};
+use crate::cpu::percpu::Order;
+use crate::orders::{order, wait_until};
 use crate::println;
 use crate::set_up::Hypervisor;
+use crate::soak::{CALL_DEADLINE_MS, HOLD_MS, ROUNDS, part_of, take_part};
 
-/// Deadline of each call of a storm: what is not answered by then is lost.
-const CALL_DEADLINE_MS: u32 = 5000;
 /// How long a storm may stand still.
 const STILL_MS: u32 = 3 * CALL_DEADLINE_MS;
-
-/// Rounds of the storm, for all.
-static ROUNDS: AtomicU32 = AtomicU32::new(0);
-/// Milliseconds of the last hold.
-static HOLD_MS: AtomicU32 = AtomicU32::new(0);
-
-/// What a pCPU did in a storm.
-#[derive(Debug)]
-pub struct StormPart {
-    /// Rounds that are left.
-    left: AtomicU32,
-    made: AtomicU64,
-    answered: AtomicU64,
-    late: AtomicU64,
-    other: AtomicU64,
-    served: AtomicU64,
-}
-
-impl StormPart {
-    /// None.
-    pub const fn new() -> Self {
-        Self {
-            left: AtomicU32::new(0),
-            made: AtomicU64::new(0),
-            answered: AtomicU64::new(0),
-            late: AtomicU64::new(0),
-            other: AtomicU64::new(0),
-            served: AtomicU64::new(0),
-        }
-    }
-
-    fn counts(&self) -> [u64; 5] {
-        [&self.made, &self.answered, &self.late, &self.other, &self.served].map(|count| count.load(Ordering::Relaxed))
-    }
-
-    fn begin(&self, rounds: u32) {
-        for count in [&self.made, &self.answered, &self.late, &self.other, &self.served] {
-            count.store(0, Ordering::Relaxed);
-        }
-        self.left.store(rounds, Ordering::Relaxed);
-    }
-}
-
-impl Default for StormPart {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-/// The function of a storm's calls: its argument, plus one, so that the caller knows its own answer.
-fn serve(argument: u64) -> u64 {
-    percpu::public(X86::pcpu()).storm.served.fetch_add(1, Ordering::Relaxed);
-    argument.wrapping_add(1)
-}
-
-/// Does what a pCPU was ordered to for one of these commands.
-#[cold]
-pub fn obey(order: Order) {
-    match order {
-        Order::Storm => take_part(),
-        Order::Hold => {
-            let deadline = Deadline::after_ms::<X86>(HOLD_MS.load(Ordering::Relaxed));
-            while !deadline.has_passed(X86::now()) {
-                X86::relax();
-            }
-        }
-        _ => {}
-    }
-}
-
-/// Calls all other pCPUs again and again, on each pCPU that takes part.
-fn take_part() {
-    let me = X86::pcpu();
-    let part = &percpu::public(me).storm;
-    let Some(calls) = calls() else { return };
-    for round in 0..ROUNDS.load(Ordering::Relaxed) {
-        let mut targets = calls.online();
-        targets.remove(me);
-        let argument = u64::from(round);
-        let on_reply = |_, reply: &Reply| {
-            part.made.fetch_add(1, Ordering::Relaxed);
-            let count = match reply {
-                Reply::Answered(answer) if answer.result == argument.wrapping_add(1) => &part.answered,
-                Reply::Late | Reply::LateRunning => &part.late,
-                _ => &part.other,
-            };
-            count.fetch_add(1, Ordering::Relaxed);
-        };
-        let deadline = Deadline::after_ms::<X86>(CALL_DEADLINE_MS);
-        let _ = calls.smp_call_function(&targets, serve, argument, deadline, on_reply);
-        part.left.fetch_sub(1, Ordering::Relaxed);
-    }
-}
 
 const TABLE: Table<6> = Table::new([
     Column::left("PCPU", 8),
@@ -179,20 +85,20 @@ impl Hypervisor {
 fn begin(rounds: u32, callers: &PcpuSet, all: &PcpuSet) {
     ROUNDS.store(rounds, Ordering::Relaxed);
     for pcpu in all {
-        percpu::public(pcpu).storm.begin(if callers.contains(pcpu) { rounds } else { 0 });
+        part_of(pcpu).begin(if callers.contains(pcpu) { rounds } else { 0 });
     }
     let me = X86::pcpu();
     for pcpu in callers.iter().filter(|pcpu| *pcpu != me) {
         if !order(pcpu, Order::Storm) {
             println!("{pcpu} does not take part: it did not answer");
-            percpu::public(pcpu).storm.left.store(0, Ordering::Relaxed);
+            part_of(pcpu).left.store(0, Ordering::Relaxed);
         }
     }
 }
 
 /// Rounds that are left, of all.
 fn left(callers: &PcpuSet) -> u64 {
-    callers.iter().map(|pcpu| u64::from(percpu::public(pcpu).storm.left.load(Ordering::Relaxed))).sum()
+    callers.iter().map(|pcpu| u64::from(part_of(pcpu).left.load(Ordering::Relaxed))).sum()
 }
 
 fn show(all: &PcpuSet) {
@@ -201,7 +107,7 @@ fn show(all: &PcpuSet) {
     // The serial port cannot fail.
     let _ = TABLE.head(&mut echo);
     for pcpu in all {
-        let counts = percpu::public(pcpu).storm.counts();
+        let counts = part_of(pcpu).counts();
         total = core::array::from_fn(|n| total[n] + counts[n]);
         row(format_args!("{}", pcpu.0), counts);
     }

@@ -14,9 +14,8 @@ use crate::arch::X86;
 use crate::cpu::idt::WokenBy;
 use crate::cpu::percpu::{self, KickMode, Order, Progress};
 use crate::cpu::{extended, rdtsc};
-use crate::shell::soak;
 use crate::virt::{GuestRegisters, VirtualCpu};
-use crate::{apic, trace};
+use crate::{apic, soak, trace};
 
 /// How long another pCPU may take over its kick by vector, which is a few instructions.
 const KICKER_DEADLINE_MS: u32 = 100;

@@ -11,9 +11,8 @@ use crate::arch::{X86, kick};
 use crate::cpu::idt::WokenBy;
 use crate::cpu::percpu::{self, Order};
 use crate::cpu::rdtsc;
-use crate::shell::soak;
 use crate::virt::{GuestRegisters, VirtualCpu};
-use crate::{apic, dump, trace};
+use crate::{apic, dump, soak, trace};
 
 impl<V: VirtualCpu> Vcpu<V> {
     /// Serves what is asked. Returns when the guest may be entered: a vCPU that waits for its start, or is down, stays
