@@ -9,8 +9,11 @@ use super::features::cpuid;
 use super::idt::write_msr_checked;
 
 const SPEC_CTRL: u32 = 0x48;
+const PAT: u32 = 0x277;
 const XSS: u32 = 0xDA0;
 const TSC_AUX: u32 = 0xC000_0103;
+/// PAT after a reset (APM vol. 2 section 7.8.1).
+const PAT_RESET: u64 = 0x0007_0406_0007_0406;
 /// CPUID 1, ECX: XSAVE.
 const XSAVE: u32 = 1 << 26;
 /// CPUID 0xD.1, EAX: XSAVES and with it XSS.
@@ -71,8 +74,10 @@ pub fn reset() {
         Cr4::write(before);
         asm!("mov dr0, {zero}", "mov dr1, {zero}", "mov dr2, {zero}", "mov dr3, {zero}", zero = in(reg) 0_u64);
     }
-    for msr in [SPEC_CTRL, TSC_AUX] {
-        // SAFETY: 0 is the value of both after a reset; a CPU need not have them.
-        let _ = unsafe { write_msr_checked(msr, 0) };
+    // PAT: where VMRUN does not load the guest's own, as in QEMU, the guest has changed this one.
+    for (msr, value) in [(SPEC_CTRL, 0), (TSC_AUX, 0), (PAT, PAT_RESET)] {
+        // SAFETY: the values after a reset, with which the hypervisor's page tables mean what they say; a CPU need not
+        // have these registers.
+        let _ = unsafe { write_msr_checked(msr, value) };
     }
 }
