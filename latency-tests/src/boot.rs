@@ -49,8 +49,10 @@ impl fmt::Display for Boot {
 impl Boot {
     /// All boots, the longest first, so that two at a time end at about the same time.
     pub fn all() -> impl Iterator<Item = Self> {
-        let groups = [Group::Timer, Group::Ipi, Group::Kick, Group::Exit];
-        groups.into_iter().flat_map(|group| [Place::Partita, Place::Bare].map(|place| Self { place, group }))
+        let groups = [Group::Timer, Group::Ipi, Group::Gap, Group::Kick, Group::Broadcast, Group::Exit];
+        let boots =
+            groups.into_iter().flat_map(|group| [Place::Partita, Place::Bare].map(|place| Self { place, group }));
+        boots.filter(|boot| boot.rows().next().is_some())
     }
 
     /// The rows that it measures.
@@ -123,6 +125,6 @@ mod tests {
             let expected = if row.has_bare() { vec![Place::Partita, Place::Bare] } else { vec![Place::Partita] };
             assert_eq!(places, expected, "{}", row.name());
         }
-        assert_eq!(Boot::all().map(|boot| boot.to_string()).collect::<std::collections::HashSet<_>>().len(), 8);
+        assert_eq!(Boot::all().map(|boot| boot.to_string()).collect::<std::collections::HashSet<_>>().len(), 10);
     }
 }

@@ -19,6 +19,33 @@ pub struct Budgets {
     /// What must be as on the bare machine.
     #[serde(default)]
     bare: BareBudgets,
+    /// The most that the median of a row may be under Partita, as a multiple of another row's, by the row's name.
+    #[serde(default)]
+    ratio: BTreeMap<RowName, RatioBudget>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RatioBudget {
+    /// The other row.
+    of: RowName,
+    max: Thousandths,
+}
+
+/// A number of at most three decimal places, so that nothing is rounded when budgets are checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "f64")]
+struct Thousandths(u32);
+
+impl TryFrom<f64> for Thousandths {
+    type Error = String;
+
+    fn try_from(number: f64) -> Result<Self, String> {
+        let thousandths = (number * 1000.0).round();
+        let is_exact = (1.0..=f64::from(u32::MAX)).contains(&thousandths) && thousandths / 1000.0 == number;
+        let error = || format!("{number} is no ratio; write a number above 0 with at most three decimal places");
+        if is_exact { Ok(Self(thousandths as u32)) } else { Err(error()) }
+    }
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -58,6 +85,19 @@ pub enum Excess {
         /// What that may be.
         budget: u64,
     },
+    /// The median is too large a multiple of another row's.
+    Ratio {
+        /// The row.
+        row: String,
+        /// Its median in ticks.
+        value: u64,
+        /// The other row.
+        of: String,
+        /// The median of that in ticks.
+        of_value: u64,
+        /// What the ratio may be, in thousandths.
+        budget: u32,
+    },
     /// The figures are not those of the bare machine.
     NotAsBare {
         /// The row.
@@ -75,6 +115,12 @@ impl fmt::Display for Excess {
             Self::Max { row, value, budget } => {
                 write!(f, "{row}: a sample took {value} ticks, the budget is {budget}")
             }
+            Self::Ratio { row, value, of, of_value, budget } => write!(
+                f,
+                "{row}: the median is {value} ticks, {:.3} times the {of_value} of {of}, the budget is {:.3} times",
+                *value as f64 / *of_value as f64,
+                f64::from(*budget) / 1000.0
+            ),
             Self::NotAsBare { row, partita, bare: Some(bare) } => write!(
                 f,
                 "{row}: min, median, p99, max are {partita:?} ticks, the budget is {bare:?}, as on the bare machine"
@@ -110,19 +156,27 @@ impl Budgets {
             let value = of(name)?.partita.max;
             (value > budget).then_some(Excess::Max { row: name.0.clone(), value, budget })
         });
+        let too_many_times = self.ratio.iter().filter_map(|(name, ratio)| {
+            let RatioBudget { of: other, max: Thousandths(budget) } = ratio;
+            let (value, of_value) = (of(name)?.partita.p50, of(other)?.partita.p50);
+            let is_excess = u128::from(value) * 1000 > u128::from(of_value) * u128::from(*budget);
+            let (row, of) = (name.0.clone(), other.0.clone());
+            is_excess.then_some(Excess::Ratio { row, value, of, of_value, budget: *budget })
+        });
         let not_as_bare = self.bare.equal.iter().filter_map(|name| {
             let RowFigures { partita, bare, .. } = of(name)?;
             let four = |f: &crate::Figures| [f.min, f.p50, f.p99, f.max];
             let (partita, bare) = (four(partita), bare.as_ref().map(four));
             (bare != Some(partita)).then_some(Excess::NotAsBare { row: name.0.clone(), partita, bare })
         });
-        too_long.chain(not_as_bare).collect()
+        too_long.chain(too_many_times).chain(not_as_bare).collect()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Figures;
     use crate::figures::tests::file;
 
     #[test]
@@ -131,6 +185,10 @@ mod tests {
         let max = |name: &str| budgets.max.get(&RowName(name.to_owned())).copied();
         assert!(max("exit.cpuid").unwrap() <= 160);
         assert!(max("ipi.oneway_spin").unwrap() <= 240 && max("ipi.oneway_hlt").unwrap() <= 240);
+        assert!(max("kick.nmi_to_exit").unwrap() <= 60 && max("smp_call.roundtrip").unwrap() <= 400);
+        assert!(max("smp_call.stolen").unwrap() <= 150 && max("smp_call.gap_seen").unwrap() <= 400);
+        let broadcast = &budgets.ratio[&RowName("smp_call.broadcast_3".to_owned())];
+        assert!(broadcast.of.0 == "smp_call.roundtrip" && broadcast.max.0 <= 2900);
         let timers = Row::ALL.iter().filter(|row| row.name().starts_with("timer."));
         assert!(
             timers.clone().count() == 2
@@ -155,6 +213,27 @@ mod tests {
     }
 
     #[test]
+    fn a_ratio_of_medians_is_checked_exactly() {
+        let budgets =
+            Budgets::parse("[ratio]\n\"smp_call.broadcast_3\" = { of = \"smp_call.roundtrip\", max = 2.9 }").unwrap();
+        let check = |broadcast: [u64; 3], single: u64| {
+            let of = |row| Figures::of(&mut if row == Row::SmpCallBroadcast3 { broadcast } else { [single; 3] });
+            let file = BenchFile::new(of, of).unwrap();
+            budgets.check(&file).iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        // Only the median counts.
+        assert_eq!(check([1160, 1160, 9999], 400), [""; 0]);
+        assert_eq!(
+            check([1, 1161, 1161], 400),
+            [
+                "smp_call.broadcast_3: the median is 1161 ticks, 2.902 times the 400 of smp_call.roundtrip, the budget is \
+              2.900 times"
+            ]
+        );
+        assert_eq!(check([1; 3], 0).len(), 1);
+    }
+
+    #[test]
     fn faster_than_bare_is_not_equal_to_bare() {
         let budgets = Budgets::parse("[bare]\nequal = [\"timer.oneshot_1ms_hlt\"]").unwrap();
         assert_eq!(budgets.check(&file(11, 10)).len(), 1);
@@ -170,6 +249,12 @@ mod tests {
             ("[max]\n\"exit.cpuid\" = \"1\"", "invalid type"),
             ("[bare]\nequal = [\"\"]", "no row \"\""),
             ("[maximum]", "unknown field"),
+            ("[ratio]\n\"exit.cpuid\" = 2", "invalid type"),
+            ("[ratio]\n\"exit.cpuid\" = { of = \"exit\", max = 2.0 }", "no row \"exit\""),
+            ("[ratio]\n\"exit.cpuid\" = { of = \"exit.io\", max = 0.0 }", "0 is no ratio; write a number above 0"),
+            ("[ratio]\n\"exit.cpuid\" = { of = \"exit.io\", max = 2.9001 }", "2.9001 is no ratio"),
+            ("[ratio]\n\"exit.cpuid\" = { of = \"exit.io\", max = nan }", "NaN is no ratio"),
+            ("[ratio]\n\"exit.cpuid\" = { of = \"exit.io\" }", "missing field `max`"),
         ] {
             let error = Budgets::parse(text).unwrap_err().to_string();
             assert!(error.contains(expected), "{text}: {error}");

@@ -13,10 +13,14 @@ pub const PAYLOAD: &str = "latency";
 pub const TARGET_VCPU: u16 = 0;
 /// Rounds of SMP calls before those that count: the payload comes up meanwhile.
 pub const WARM_UP_ROUNDS: u32 = 1000;
+/// Samples that the payload takes of a gap beyond those that count. The emulator passes the turn to the next pCPU every 100 ms,
+/// wherever the one that had it was; a boot measures gaps for less than that, so that at most one call is cut in two.
+pub const SPARE_GAPS: u32 = 1;
 
 /// The command line of the payload for the rows that it measures itself.
 pub fn cmdline(group: Group, samples: u32) -> String {
-    format!("group={} samples={samples}", group.name())
+    let spares = if matches!(group, Group::Gap) { SPARE_GAPS } else { 0 };
+    format!("group={} samples={}", group.name(), samples.saturating_add(spares))
 }
 
 /// The system of a group's boot under Partita. `payload` is its ELF file.
@@ -24,11 +28,21 @@ pub fn cmdline(group: Group, samples: u32) -> String {
 /// # Errors
 /// The system's file cannot be read or is malformed.
 pub fn system(group: Group, samples: u32, payload: &Path) -> anyhow::Result<SystemFile> {
-    let name = if group == Group::Kick { "kick.toml" } else { "rows.toml" };
+    let name = match group {
+        Group::Kick => "kick.toml",
+        Group::Gap => "gap.toml",
+        Group::Broadcast => "broadcast.toml",
+        Group::Exit | Group::Ipi | Group::Timer => "rows.toml",
+    };
     let path = cargo_build::repository()?.join("latency-tests/systems").join(name);
     let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
     let text = fill(&text, group, samples, payload).with_context(|| path.display().to_string())?;
     Ok(SystemFile::parse(&text, &path)?)
+}
+
+/// Whether the hypervisor ends a group's boot after a number of rounds: its payload only sits.
+const fn ends_by_rounds(group: Group) -> bool {
+    matches!(group, Group::Kick | Group::Broadcast)
 }
 
 /// Fills in the text of a system.
@@ -48,7 +62,7 @@ fn fill(text: &str, group: Group, samples: u32, payload: &Path) -> anyhow::Resul
         .and_then(|partitions| partitions.get_mut(0)?.as_table_mut())
         .context("the first [[partition]] is missing")?;
     partition.insert("image".to_owned(), image.into());
-    if group == Group::Kick {
+    if ends_by_rounds(group) {
         let housekeeping = system.get_mut("housekeeping").and_then(Value::as_table_mut);
         let rounds = i64::from(samples) + i64::from(WARM_UP_ROUNDS);
         housekeeping.context("[housekeeping] is missing")?.insert("smp_call_rounds".to_owned(), rounds.into());
@@ -61,6 +75,7 @@ fn fill(text: &str, group: Group, samples: u32, payload: &Path) -> anyhow::Resul
 #[cfg(test)]
 mod tests {
     use super::*;
+    use partita_core::system::SmpCallMode;
     use partita_host::system_file::ImageSource;
 
     #[test]
@@ -68,17 +83,21 @@ mod tests {
         for group in Group::ALL {
             let system = system(group, 123, Path::new("/p,\"/latency.elf")).unwrap();
             let [partition] = system.config.partitions.as_slice() else { panic!("one partition") };
-            assert_eq!(partition.pcpus.len(), 2);
+            assert_eq!(partition.pcpus.len(), if group == Group::Broadcast { 3 } else { 2 });
             assert_eq!(system.images, [ImageSource::Elf { path: "/p,\"/latency.elf".into() }]);
             let housekeeping = &system.config.housekeeping;
             assert!(!system.is_open_ended());
-            if group == Group::Kick {
+            let is_broadcast = housekeeping.smp_call_mode == SmpCallMode::Broadcast;
+            assert_eq!(is_broadcast, group == Group::Broadcast);
+            if ends_by_rounds(group) {
                 assert_eq!(housekeeping.smp_call_rounds, 123 + WARM_UP_ROUNDS);
-                assert!(system.cmdlines[0].contains("group=kick"));
+                assert!(system.cmdlines[0].starts_with(&format!("group={} state=hlt", group.name())));
             } else {
-                // Rows that are measured in the guest are measured in peace.
-                assert_eq!((housekeeping.smp_call_hz, housekeeping.smp_call_rounds), (0, 0));
-                assert_eq!(system.cmdlines, [format!("group={} samples=123", group.name())]);
+                // Other rows that are measured in the guest are measured in peace.
+                assert_eq!(housekeeping.smp_call_hz > 0, group == Group::Gap);
+                assert_eq!(housekeeping.smp_call_rounds, 0);
+                let taken = if group == Group::Gap { 123 + SPARE_GAPS } else { 123 };
+                assert_eq!(system.cmdlines, [format!("group={} samples={taken}", group.name())]);
             }
         }
     }

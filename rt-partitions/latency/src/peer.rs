@@ -6,8 +6,6 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use partita_rt::{Error, Machine, apic, cpu, interrupts, relax, wait_until};
 
 use crate::handlers::STAMP_VECTOR;
-use crate::settings::State;
-use crate::sit;
 
 /// A word that both CPUs use, alone in its cache line.
 #[repr(align(64))]
@@ -37,8 +35,6 @@ pub(crate) enum Role {
     StampHalted,
     /// Halts, and answers.
     AnswerHalted,
-    /// Sits for ever, with a PAUSE or without.
-    Sit(State, bool),
 }
 
 impl Role {
@@ -47,16 +43,14 @@ impl Role {
             Self::StampSpinning => 1,
             Self::StampHalted => 2,
             Self::AnswerHalted => 3,
-            Self::Sit(state, pause) => 4 | state.number() << 8 | (pause as u64) << 16,
         }
     }
 
     fn decode(word: u64) -> Option<Self> {
-        match word & 0xFF {
+        match word {
             1 => Some(Self::StampSpinning),
             2 => Some(Self::StampHalted),
             3 => Some(Self::AnswerHalted),
-            4 => Some(Self::Sit(State::from_number(word >> 8 & 0xFF), word >> 16 & 1 == 1)),
             _ => None,
         }
     }
@@ -138,15 +132,12 @@ fn serve() -> ! {
 
 fn play(role: Role) {
     let boot_cpu = BOOT_APIC_ID.load(Ordering::Acquire) as u32;
-    if let Role::Sit(state, pause) = role {
-        sit::for_ever(state, pause);
-    }
     for round in 1..=ROUNDS.0.load(Ordering::Relaxed) {
         READY.0.store(round, Ordering::Release);
         let stamp = match role {
             Role::StampSpinning => wait_spinning(),
             Role::StampHalted => wait_halted(0),
-            Role::AnswerHalted | Role::Sit(..) => wait_halted(fixed(boot_cpu, STAMP_VECTOR)),
+            Role::AnswerHalted => wait_halted(fixed(boot_cpu, STAMP_VECTOR)),
         };
         STAMP.0.store(stamp, Ordering::Release);
         DONE.0.store(round, Ordering::Release);

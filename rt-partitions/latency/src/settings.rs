@@ -5,11 +5,13 @@ use partita_rt::{Error, Machine, trace};
 
 /// All keys.
 const KEYS: &[&str] = &["group", "samples", "state", "pause", "ticks"];
-/// The values of `group`: those of [`Group::ALL`], and all of them but `kick`, which is a run of its own in a partition.
-const GROUPS: &[&str] = &["exit", "ipi", "timer", "kick", "all"];
-const GROUP_ALL: usize = 4;
+/// The values of `group`: those of [`Group::ALL`], and all of them that are no run of their own.
+const GROUPS: &[&str] = &["exit", "ipi", "timer", "kick", "gap", "broadcast", "all"];
+const GROUP_ALL: usize = Group::ALL.len();
+const _: () = assert!(GROUPS.len() == GROUP_ALL + 1);
 /// The values of `state`, as in [`State::ALL`].
-const STATES: &[&str] = &["spin_if1", "spin_if0", "hlt", "exit_storm"];
+const STATES: &[&str] = &["spin_if1", "spin_if0", "hlt", "exit_storm", "flood"];
+const _: () = assert!(STATES.len() == State::ALL.len());
 const SAMPLES_DEFAULT: u64 = 2000;
 /// Most samples of a row.
 pub(crate) const SAMPLES_MAX: u64 = 100_000;
@@ -27,11 +29,14 @@ pub(crate) enum State {
     Halted,
     /// In a loop of CPUID.
     ExitStorm,
+    /// Sending itself interrupts and NMIs.
+    Flood,
 }
 
 impl State {
     /// In the order of [`STATES`].
-    pub(crate) const ALL: [Self; 4] = [Self::SpinEnabled, Self::SpinDisabled, Self::Halted, Self::ExitStorm];
+    pub(crate) const ALL: [Self; 5] =
+        [Self::SpinEnabled, Self::SpinDisabled, Self::Halted, Self::ExitStorm, Self::Flood];
 
     /// The state with this number.
     pub(crate) fn from_number(number: u64) -> Self {
@@ -42,13 +47,18 @@ impl State {
     pub(crate) const fn number(self) -> u64 {
         self as u64
     }
+
+    /// Its word on the command line.
+    pub(crate) fn name(self) -> &'static str {
+        STATES.get(self as usize).copied().unwrap_or("?")
+    }
 }
 
 /// What the command line says.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Settings {
     /// The groups to measure, by their place in [`Group::ALL`].
-    selected: [bool; 4],
+    selected: [bool; GROUP_ALL],
     /// Samples of each row.
     pub(crate) samples: usize,
     /// How to sit in group `kick` of a partition.
@@ -65,8 +75,12 @@ impl Settings {
         let options = machine.options(KEYS)?;
         let group = options.choice("group", GROUP_ALL, GROUPS)?;
         let selected = core::array::from_fn(|index| match group {
-            // In a partition, group `kick` measures nothing itself and may never end.
-            GROUP_ALL => !(machine.place.is_partition() && Group::ALL.get(index) == Some(&Group::Kick)),
+            // These are about calls that somebody else makes; in a partition, that goes for group `kick`, too.
+            GROUP_ALL => match Group::ALL.get(index) {
+                Some(Group::Gap | Group::Broadcast) => false,
+                Some(Group::Kick) => !machine.place.is_partition(),
+                _ => true,
+            },
             _ => index == group,
         });
         let mut settings = Self {
@@ -85,9 +99,17 @@ impl Settings {
         Ok(settings)
     }
 
-    /// Whether this is a run of group `kick` in a partition.
+    /// Whether this is a run that sits and is called: of group `kick` in a partition, or of group `broadcast`.
     pub(crate) fn is_to_sit(&self, machine: &Machine) -> bool {
-        machine.place.is_partition() && self.groups().any(|group| group == Group::Kick)
+        self.groups().any(|group| match group {
+            Group::Kick => machine.place.is_partition(),
+            group => group == Group::Broadcast,
+        })
+    }
+
+    /// Whether this is a run of group `gap`.
+    pub(crate) fn is_to_poll(&self) -> bool {
+        self.groups().any(|group| group == Group::Gap)
     }
 
     /// The groups to measure, in the order of the suite.

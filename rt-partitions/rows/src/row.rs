@@ -11,11 +11,15 @@ pub enum Group {
     Timer,
     /// What moves another CPU out of its guest.
     Kick,
+    /// What a guest that polls the time sees of it.
+    Gap,
+    /// What moves three CPUs out of their guest at once.
+    Broadcast,
 }
 
 impl Group {
     /// All groups, in the order of the suite.
-    pub const ALL: [Self; 4] = [Self::Exit, Self::Ipi, Self::Timer, Self::Kick];
+    pub const ALL: [Self; 6] = [Self::Exit, Self::Ipi, Self::Timer, Self::Kick, Self::Gap, Self::Broadcast];
 
     /// Its word on the command line.
     pub const fn name(self) -> &'static str {
@@ -24,6 +28,8 @@ impl Group {
             Self::Ipi => "ipi",
             Self::Timer => "timer",
             Self::Kick => "kick",
+            Self::Gap => "gap",
+            Self::Broadcast => "broadcast",
         }
     }
 }
@@ -33,8 +39,10 @@ impl Group {
 pub enum Source {
     /// The payload: `Event::Sample` in its own trace.
     Payload,
-    /// The hypervisor: `Event::Kick` or `Event::SmpCall` in its trace.
+    /// The hypervisor: `Event::SmpCall` or `Event::SmpCallServed` in its trace.
     Hypervisor,
+    /// Both: each sample lies between a stamp of the hypervisor and one of the payload, which takes them for another row.
+    Both,
 }
 
 macro_rules! rows {
@@ -102,6 +110,20 @@ rows! {
     11 KickNmiToExit "kick.nmi_to_exit" Kick Hypervisor bare: true;
     /// An SMP call, from its posting to its answer.
     12 SmpCallRoundtrip "smp_call.roundtrip" Kick Hypervisor bare: false;
+    /// A leg of an SMP call: from its posting to its kick, on the caller.
+    13 SmpCallPostKick "smp_call.leg.post_kick" Kick Hypervisor bare: false;
+    /// The next leg: to the first stamp after the target left its guest.
+    14 SmpCallKickExit "smp_call.leg.kick_exit" Kick Hypervisor bare: false;
+    /// The next leg: until the target runs what it was asked to.
+    15 SmpCallExitRun "smp_call.leg.exit_run" Kick Hypervisor bare: false;
+    /// The last leg: until the target has run it, and acknowledges.
+    16 SmpCallRunAck "smp_call.leg.run_ack" Kick Hypervisor bare: false;
+    /// What an SMP call takes from the target's guest: from the first stamp after #VMEXIT to the guest's next look at the time.
+    17 SmpCallStolen "smp_call.stolen" Gap Both bare: false;
+    /// The gap that a guest that polls the time sees when its CPU is called.
+    18 SmpCallGapSeen "smp_call.gap_seen" Gap Payload bare: false;
+    /// An SMP call to three CPUs at once, from its posting to the last answer.
+    19 SmpCallBroadcast3 "smp_call.broadcast_3" Broadcast Hypervisor bare: false;
 }
 
 impl Row {
@@ -119,7 +141,7 @@ impl Row {
     pub const fn is_measured_by_payload(self, in_partition: bool) -> bool {
         match (in_partition, self.source()) {
             (true, Source::Payload) => true,
-            (true, Source::Hypervisor) => false,
+            (true, Source::Hypervisor | Source::Both) => false,
             (false, _) => self.has_bare(),
         }
     }
@@ -141,8 +163,10 @@ mod tests {
     #[test]
     fn names_begin_with_their_group() {
         for &row in Row::ALL {
-            let group = if row == Row::SmpCallRoundtrip { "smp_call" } else { row.group().name() };
-            assert!(row.name().starts_with(group), "{}", row.name());
+            let is_call = row.id() >= Row::SmpCallRoundtrip.id();
+            let group = if is_call { "smp_call" } else { row.group().name() };
+            let rest = row.name().strip_prefix(group);
+            assert!(rest.is_some_and(|rest| rest.starts_with('.')), "{}", row.name());
         }
     }
 
@@ -156,6 +180,6 @@ mod tests {
                 .collect::<Vec<_>>()
         };
         assert_eq!(measured(false), [1, 3, 4, 5, 6, 7, 8, 9, 10, 11]);
-        assert_eq!(measured(true), [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]);
+        assert_eq!(measured(true), [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 18]);
     }
 }

@@ -16,6 +16,9 @@ use crate::machine::Machine;
 /// Most CPUs of a payload.
 pub const CPUS_MAX: usize = 8;
 
+/// Where interrupt handlers, which are assembly, find the number of their CPU: `gs:[INDEX_AT_GS]`.
+pub const INDEX_AT_GS: usize = core::mem::offset_of!(Cpu, index);
+
 const GS_BASE: u32 = 0xC000_0101;
 const STACK_LEN: usize = 32 * 1024;
 

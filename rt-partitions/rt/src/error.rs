@@ -33,6 +33,11 @@ pub enum Error {
         /// Those that it needs.
         needed: usize,
     },
+    /// What is to be done makes no sense on the bare machine.
+    OnlyInPartition {
+        /// What it is.
+        what: &'static str,
+    },
     /// A CPU did not do what the others waited for.
     CpuSilent {
         /// Its number.
@@ -56,6 +61,9 @@ impl core::fmt::Display for Error {
             }
             Self::Options(error) => error.fmt(f),
             Self::TooFewCpus { found, needed } => write!(f, "{found} CPU(s), but the payload needs {needed}; add some"),
+            Self::OnlyInPartition { what } => {
+                write!(f, "{what} is for partitions: on the bare machine nobody calls; run it under Partita")
+            }
             Self::CpuSilent { cpu } => write!(f, "CPU {cpu} did not answer within the deadline"),
         }
     }

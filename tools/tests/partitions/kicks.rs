@@ -1,6 +1,6 @@
 //! Kicks: the housekeeping core calls a real-time core again and again, whatever its guest does. None may be lost.
 
-use crate::system::{load, run};
+use crate::system::{Left, load, run};
 use partita_host::emulator::Clock;
 use partita_host::outcome::RunOutcome;
 use partita_trace::Event;
@@ -13,19 +13,27 @@ const TARGET: u16 = 1;
 const STATES: [&str; 4] = ["spin_if1", "spin_if0", "hlt", "exit_storm"];
 
 /// A run of kicks.
-struct Run {
-    clock: Clock,
+pub(crate) struct Run {
+    pub(crate) clock: Clock,
     /// Whether the guest's loop has a PAUSE.
-    pause: bool,
-    smp_call_hz: u32,
+    pub(crate) pause: bool,
+    pub(crate) smp_call_hz: u32,
     /// Kicks that have to find the guest in its state.
-    in_state: u32,
+    pub(crate) in_state: u32,
     /// Kicks beside them: those that come while the guest boots.
-    before: u32,
+    pub(crate) before: u32,
+}
+
+/// What such a run left: each kick came once.
+pub(crate) struct Kicked {
+    pub(crate) left: Left,
+    /// When each call was made whose kick found the guest in its state.
+    pub(crate) calls: Vec<u64>,
 }
 
 impl Run {
-    fn one(&self, state: &str) {
+    /// Runs, and asserts that no kick was lost.
+    pub(crate) fn one(&self, state: &str) -> Kicked {
         let Self { clock, pause, smp_call_hz, in_state, before } = *self;
         let rounds = in_state + before;
         let system = load(
@@ -55,9 +63,10 @@ impl Run {
         // The last that the guest says before it sits is in its log.
         let sits_from = left.last_log(0).unwrap_or_else(|| panic!("the guest does not sit\n{consoles}"));
         let is_call = |(tsc, event): &(u64, Event)| matches!(event, Event::SmpCall { .. }) && *tsc > sits_from;
-        let found = events.iter().filter(|event| is_call(event)).count() as u64;
-        println!("{state}: {found} of {rounds} kicks found the guest in its state");
-        assert!(found >= in_state.into(), "{state}: {found}\n{consoles}");
+        let calls: Vec<u64> = events.iter().filter(|event| is_call(event)).map(|(tsc, _)| *tsc).collect();
+        println!("{state}: {} of {rounds} kicks found the guest in its state", calls.len());
+        assert!(calls.len() >= in_state as usize, "{state}: {}\n{consoles}", calls.len());
+        Kicked { left, calls }
     }
 }
 
@@ -65,7 +74,9 @@ impl Run {
 #[ignore = "boots an emulator"]
 fn none_is_lost_by_instruction_count() {
     let run = Run { clock: Clock::Icount, pause: true, smp_call_hz: 1_000_000, in_state: 100_000, before: 5000 };
-    STATES.iter().for_each(|state| run.one(state));
+    for state in STATES {
+        run.one(state);
+    }
 }
 
 /// With a thread for each core, and a guest that never pauses.
@@ -99,5 +110,7 @@ fn none_is_lost_by_threads_in_an_exit_storm() {
 #[ignore = "boots an emulator"]
 fn none_is_lost_by_a_guest_that_never_pauses() {
     let run = Run { clock: Clock::Icount, pause: false, smp_call_hz: 1000, in_state: 200, before: 50 };
-    STATES.iter().for_each(|state| run.one(state));
+    for state in STATES {
+        run.one(state);
+    }
 }

@@ -1,0 +1,84 @@
+//! Samples, and exit counts, out of the trace of a boot.
+//!
+//! - [`events`]: the events of a trace region.
+//! - [`payload`]: what the payload measured.
+//! - [`calls`]: what the hypervisor measured of its SMP calls.
+//! - [`gaps`]: what a guest that polls saw of them.
+
+mod calls;
+mod events;
+mod gaps;
+mod payload;
+
+use crate::systems::TARGET_VCPU;
+use events::Events;
+use partita_host::trace::{Owner, Trace, TraceRegion};
+use partita_rows::row::Source;
+use partita_rows::{Group, Row};
+use partita_trace::histogram::HistogramId;
+use std::collections::BTreeMap;
+
+/// All samples of a row, in the order they were taken: `wanted` of them. `in_partition` tells whether the payload ran
+/// under Partita.
+///
+/// # Errors
+/// Samples are missing, there twice, or not to be trusted: a sentence about what is wrong.
+pub fn of_row(trace: &Trace, row: Row, in_partition: bool, wanted: u32) -> Result<Vec<u64>, String> {
+    let payload = payload_of(trace, in_partition)?;
+    let of_gap = row.group() == Group::Gap;
+    if !in_partition || (row.source() == Source::Payload && !of_gap) {
+        return payload::of_row(&Events::of(payload), row, wanted);
+    }
+    let (hypervisor, pcpus) = (Events::of(hypervisor_of(trace)?), pcpus_of(payload)?);
+    let target = target_of(&pcpus)?;
+    match row {
+        _ if of_gap => gaps::of_row(&Events::of(payload), &hypervisor, target, row, wanted),
+        Row::SmpCallBroadcast3 => calls::of_row(&hypervisor, &pcpus, row, wanted),
+        _ => calls::of_row(&hypervisor, &[target], row, wanted),
+    }
+}
+
+/// How often each pCPU left its guest, by reason, from the histograms that the hypervisor always keeps.
+pub fn exit_counts(trace: &Trace) -> BTreeMap<(u16, &'static str), u64> {
+    let hypervisor = trace.regions.iter().filter(|region| region.owner == Owner::Hypervisor);
+    hypervisor
+        .flat_map(|region| &region.dump.histograms)
+        .filter_map(|entry| match entry.histogram.id {
+            HistogramId::Exit(reason) => Some(((entry.pcpu, reason.name()), entry.histogram.count)),
+            _ => None,
+        })
+        .collect()
+}
+
+/// The payload's part of a trace that is whole.
+fn payload_of(trace: &Trace, in_partition: bool) -> Result<&TraceRegion, String> {
+    if let Some(damage) = trace.damage.first() {
+        return Err(format!("its trace is damaged: {damage}"));
+    }
+    let is_payload = |owner: &Owner| match owner {
+        Owner::Hypervisor => false,
+        Owner::Bare => !in_partition,
+        Owner::Partition { .. } => in_partition,
+    };
+    find(trace, is_payload).ok_or_else(|| "its trace has none of the payload".to_owned())
+}
+
+fn hypervisor_of(trace: &Trace) -> Result<&TraceRegion, String> {
+    find(trace, |owner| *owner == Owner::Hypervisor).ok_or_else(|| "its trace has none of the hypervisor".to_owned())
+}
+
+fn find(trace: &Trace, is_wanted: impl Fn(&Owner) -> bool) -> Option<&TraceRegion> {
+    trace.regions.iter().find(|region| is_wanted(&region.owner))
+}
+
+/// The pCPUs of the payload's vCPUs, in their order.
+fn pcpus_of(payload: &TraceRegion) -> Result<Vec<u16>, String> {
+    let pcpus: Vec<u16> = (0..).map_while(|vcpu| payload.owner.pcpu(vcpu)).collect();
+    if pcpus.is_empty() { Err("its system file does not tell the payload's pCPUs".to_owned()) } else { Ok(pcpus) }
+}
+
+/// The pCPU that the rows of one target are about.
+fn target_of(pcpus: &[u16]) -> Result<u16, String> {
+    let target = pcpus.get(usize::from(TARGET_VCPU)).copied();
+    target.ok_or_else(|| format!("its system file tells no pCPU of the payload's vCPU {TARGET_VCPU}"))
+}
