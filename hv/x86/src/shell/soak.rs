@@ -9,6 +9,7 @@ use partita_core::arch::{Arch, PcpuId};
 use partita_core::pcpu_set::PcpuSet;
 use partita_core::smp_call::Deadline;
 
+use super::lifecycle::RUN_MS;
 use crate::arch::{X86, calls};
 use crate::console::Echo;
 use crate::cpu::percpu::Order;
@@ -70,6 +71,8 @@ impl Hypervisor {
                 return;
             }
             restarts += 1;
+            // So that calls find its guest running, too.
+            wait_until(Deadline::after_ms::<X86>(RUN_MS), || left(&callers) == 0);
             let before = left(&callers);
             if before > 0 && !still_ms(before) {
                 println!("the storm stands still: {before} rounds are left");
