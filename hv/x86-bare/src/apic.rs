@@ -16,6 +16,7 @@ const ID: u32 = 0x802;
 const TPR: u32 = 0x808;
 const EOI: u32 = 0x80B;
 const SPURIOUS: u32 = 0x80F;
+const ESR: u32 = 0x828;
 const ISR: u32 = 0x810;
 const IRR: u32 = 0x820;
 const ICR: u32 = 0x830;
@@ -82,8 +83,8 @@ fn mask_local_sources() {
 /// this CPU.
 pub fn hand_over() {
     mask_local_sources();
-    // SAFETY: stops the timer and resets its divider; ends every interrupt in service (at most 256); sets the reset value of the
-    // spurious-interrupt register.
+    // SAFETY: stops the timer and resets its divider; ends every interrupt in service (at most 256); clears the
+    // error status; sets the reset value of the spurious-interrupt register.
     unsafe {
         write_msr(TIMER_INITIAL, 0);
         write_msr(TIMER_DIVIDE, 0);
@@ -94,8 +95,16 @@ pub fn hand_over() {
             write_msr(EOI, 0);
         }
         write_msr(TPR, 0);
+        write_msr(ESR, 0);
         write_msr(SPURIOUS, 0xFF);
     }
+}
+
+/// Takes no interrupt with a vector below 32 until the task priority is set anew (SDM vol. 3, "Task and Processor
+/// Priorities").
+pub fn hold_back_exception_vectors() {
+    // SAFETY: accepts fewer interrupts.
+    unsafe { write_msr(TPR, 0x1F) };
 }
 
 /// Whether a vector waits for delivery to this CPU.

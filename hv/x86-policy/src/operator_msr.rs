@@ -8,9 +8,13 @@ pub const fn may_write(msr: u32) -> Result<(), &'static str> {
     match msr {
         0x10 | 0x3B => Err("the time-stamp counters are the trace's clock"),
         0x1B => Err("the local APIC has to stay in x2APIC mode"),
+        0x1D9 => Err("the hypervisor would be traced with its guests"),
+        0x200..=0x20F | 0x250..=0x26F | 0x277 | 0x2FF => Err("the hypervisor's memory has its types by it"),
         0x830 | 0x83F => Err("an interrupt of this kind could hit any pCPU"),
         0x800..=0x8FF => Err("the local APIC is its partition's, or the hypervisor's"),
         0xC000_0080 => Err("EFER holds the hypervisor's own mode"),
+        0xC001_0010 | 0xC001_0016..=0xC001_001D | 0xC001_0058 => Err("it says what is RAM"),
+        0xC001_0111..=0xC001_0113 => Err("the firmware's management mode lives by it"),
         0xC001_0114..=0xC001_0118 => Err("virtualisation lives by it"),
         _ => Ok(()),
     }
@@ -22,10 +26,10 @@ mod tests {
 
     #[test]
     fn what_the_hypervisor_lives_by_is_refused() {
-        for msr in [0x10, 0x1B, 0x80B, 0x830, 0x8FF, 0xC000_0080, 0xC001_0117] {
+        for msr in [0x10, 0x1B, 0x200, 0x277, 0x80B, 0x830, 0x8FF, 0xC000_0080, 0xC001_001A, 0xC001_0112, 0xC001_0117] {
             assert!(may_write(msr).is_err(), "{msr:#x}");
         }
-        for msr in [0x48, 0x277, 0x900, 0xC000_0082, 0xC000_0103, 0xC001_1029] {
+        for msr in [0x48, 0x174, 0x900, 0xC000_0082, 0xC000_0103, 0xC001_1029] {
             assert_eq!(may_write(msr), Ok(()), "{msr:#x}");
         }
     }

@@ -2,7 +2,7 @@
 
 pub use partita_x86_bare::apic::{enable, hand_over, id, timer_stop, write_icr};
 
-use partita_x86_bare::apic::has_pending_vectors;
+use partita_x86_bare::apic::{has_pending_vectors, hold_back_exception_vectors};
 use partita_x86_bare::{apic, relax};
 use x86_64::instructions::interrupts;
 
@@ -56,8 +56,10 @@ pub fn reset() {
     hand_over();
 }
 
-/// As [`reset`], and takes the local APIC back from the guest: interrupts reach the hypervisor.
+/// As [`reset`], and takes the local APIC back from the guest: interrupts reach the hypervisor, but none of those that a
+/// sibling of the guest may still send with a vector of the CPU's exceptions.
 pub fn take_back() {
     reset();
     enable();
+    hold_back_exception_vectors();
 }

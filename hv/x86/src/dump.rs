@@ -25,6 +25,7 @@ const IDLE: u32 = 0;
 const WANTED: u32 = 1;
 const BEING_WRITTEN: u32 = 2;
 const WRITTEN: u32 = 3;
+const PHASE: u32 = 3;
 
 const fn state(phase: u32, pcpu: PcpuId) -> u32 {
     phase | (pcpu.0 as u32) << 2
@@ -46,14 +47,17 @@ pub fn note(me: PcpuId, registers: &Dumped) {
 /// The registers of the guest on a pCPU that runs one; `None` if it does not give them in time.
 pub fn of(pcpu: PcpuId) -> Option<Dumped> {
     let (wanted, written) = (state(WANTED, pcpu), state(WRITTEN, pcpu));
-    if STATE.compare_exchange(IDLE, wanted, Ordering::Relaxed, Ordering::Relaxed).is_err() {
+    let want = |from| STATE.compare_exchange(from, wanted, Ordering::Relaxed, Ordering::Relaxed);
+    // Words that came too late for whoever wanted them belong to nobody.
+    let is_free = |state| state & PHASE == WRITTEN && want(state).is_ok();
+    if want(IDLE).is_err_and(|state| !is_free(state)) {
         return None;
     }
     let is_written = || STATE.load(Ordering::Acquire) == written;
     let deadline = Deadline::after_ms::<X86>(DEADLINE_MS);
     let is_there = order(pcpu, Order::Dump) && wait_until(deadline, is_written);
     let registers = is_there.then(|| WORDS.each_ref().map(|word| word.load(Ordering::Relaxed)));
-    // What is being written at this moment stays so until it is taken: the next order finds it, and is refused.
+    // What is being written at this moment is left to the next order.
     let _ = STATE.compare_exchange(wanted, IDLE, Ordering::Relaxed, Ordering::Relaxed);
     let _ = STATE.compare_exchange(written, IDLE, Ordering::Relaxed, Ordering::Relaxed);
     registers

@@ -9,11 +9,12 @@ use crate::partition::Partition;
 const STEP: usize = 64 << 10;
 
 impl Partition {
-    /// Clears the memory and copies segments and ACPI tables in, in steps, with `between` after each.
+    /// Clears the memory and copies segments and ACPI tables in, in steps, with `between` after each. `false` if something
+    /// does not fit.
     ///
     /// # Safety
     /// The memory is mapped, for writing, in the partition's window, and nobody else uses it meanwhile.
-    pub unsafe fn load(&self, between: impl Fn()) {
+    pub unsafe fn load(&self, between: impl Fn()) -> bool {
         let len = self.config.memory_bytes as usize;
         // SAFETY: by the contract above.
         let memory = unsafe { core::slice::from_raw_parts_mut(self.window as *mut u8, len) };
@@ -29,15 +30,13 @@ impl Partition {
             let start = segment.gpa as usize;
             let place = start.checked_add(segment.data.len()).and_then(|end| memory.get_mut(start..end));
             // Segments outside the memory were refused by the rules.
-            let Some(place) = place else { return self.loading.misfit() };
+            let Some(place) = place else { return false };
             for (to, from) in place.chunks_mut(STEP).zip(segment.data.chunks(STEP)) {
                 to.copy_from_slice(from);
                 step();
             }
         }
         let tables = memory.get_mut(RSDP as usize..(RSDP + ACPI_LEN) as usize);
-        if tables.is_none_or(|tables| write_tables(tables, RSDP, &self.apic_view).is_err()) {
-            self.loading.misfit();
-        }
+        tables.is_some_and(|tables| write_tables(tables, RSDP, &self.apic_view).is_ok())
     }
 }

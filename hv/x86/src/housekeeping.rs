@@ -2,7 +2,7 @@
 
 use partita_abi::report::{END_MARKER, END_SUCCESS, HypervisorExit};
 use partita_core::arch::Arch;
-use partita_core::partition::{PartitionState, Verdict, verdict};
+use partita_core::partition::{PartitionState, Tally, Verdict};
 use partita_core::pcpu_set::PcpuSet;
 use partita_core::smp_call::{Deadline, Reply};
 use partita_core::system::{Housekeeping, SmpCallMode};
@@ -50,11 +50,10 @@ impl Hypervisor {
             }
             self.accept_windows();
             self.take_input();
-            let states = self.partitions.iter().map(|p| (p.config.expect, p.life.state()));
-            let run = verdict(states.map(|(expect, state)| (expect, as_it_counts(state))));
-            if run != Verdict::Running || self.shell.quits || (limit > 0 && rounds.made >= limit) {
+            let tally = Tally::of(self.partitions.iter().map(|p| (p.config.expect, as_it_counts(p.life.state()))));
+            if tally.verdict() != Verdict::Running || self.shell.quits || (limit > 0 && rounds.made >= limit) {
                 apic::timer_stop();
-                self.end(run, &rounds);
+                self.end(&tally, &rounds);
             }
             interrupts::enable_and_hlt();
             interrupts::disable();
@@ -71,7 +70,7 @@ impl Hypervisor {
         targets
     }
 
-    fn end(&mut self, run: Verdict, rounds: &Rounds) -> ! {
+    fn end(&mut self, tally: &Tally, rounds: &Rounds) -> ! {
         for index in 0..self.partitions.len() {
             if let Some(&partition) = self.partitions.get(index) {
                 // Once more: a guest can have spoiled its header since, and then its frames are not to be had.
@@ -90,7 +89,7 @@ impl Hypervisor {
         if rounds.made > 0 {
             println!("partita: {} rounds of SMP calls, {} calls, {} late", rounds.made, rounds.calls, rounds.late);
         }
-        let failed = run == Verdict::Failed || rounds.late > 0;
+        let failed = tally.has_failure() || rounds.late > 0;
         let (word, exit) =
             if failed { ("failure", HypervisorExit::PartitionFailed) } else { (END_SUCCESS, HypervisorExit::Success) };
         println!("{END_MARKER}{word}");

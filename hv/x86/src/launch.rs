@@ -70,6 +70,7 @@ pub fn build<V: VirtualCpu>(
         events: VcpuEvents::new(RunState::WaitForSipi, false),
         shadow_behind_nmi: false,
         cmos: Cmos::default(),
+        is_fresh: false,
     };
     let place = pool.carve(size_of::<Vcpu<V>>(), align_of::<Vcpu<V>>())?.cast::<Vcpu<V>>();
     // SAFETY: the place is fresh from the pool, large and aligned enough.
@@ -121,7 +122,7 @@ pub fn do_as_told<V: VirtualCpu>() {
     // SAFETY: the vCPU was built for this pCPU, complete, and given to it alone.
     let owned = unsafe { &mut *vcpu };
     owned.stay_down(&mut registers);
-    owned.serve(&mut registers, rdtsc());
+    owned.serve(&mut registers, None);
     let frame = percpu::exit_frame(X86::pcpu());
     // SAFETY: the place above the stack is kept for the vCPU's frame; the vCPU is complete and this pCPU's alone. The
     // extension is on, and interrupts of every kind are held back.

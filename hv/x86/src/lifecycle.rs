@@ -2,6 +2,7 @@
 
 use core::sync::atomic::Ordering;
 
+use partita_core::arch::PcpuId;
 use partita_core::partition::PartitionState;
 use partita_core::smp_call::Deadline;
 use partita_trace::event::Event;
@@ -11,6 +12,7 @@ use crate::arch::X86;
 use crate::cpu::percpu::{self, Order, Progress};
 use crate::cpu::rdtsc;
 use crate::error::{LifeError, STEP_DEADLINE_MS};
+use crate::loading::Outcome;
 use crate::orders::{order, reaches, wait_until};
 use crate::partition::Partition;
 use crate::set_up::Hypervisor;
@@ -50,10 +52,14 @@ impl Hypervisor {
     /// It runs, its memory cannot be loaded, or a pCPU is late.
     pub fn start(&mut self, partition: &Partition) -> Result<(), LifeError> {
         let life = &partition.life;
+        if life.state() == PartitionState::Running {
+            return Err(LifeError::Runs);
+        }
+        // Before it is said to be loading: until then its siblings can still fall over their ends.
+        Self::wait_down(partition)?;
         if !life.reload() && life.state() != PartitionState::Loading {
             return Err(LifeError::Runs);
         }
-        Self::wait_down(partition)?;
         partition.trace_window.forget();
         self.load(partition)?;
         let event = Event::PartitionStart {
@@ -63,14 +69,12 @@ impl Hypervisor {
         };
         trace::record(rdtsc(), event);
         partition.starts.fetch_add(1, Ordering::Relaxed);
-        life.begin();
+        if !life.begin() {
+            return Err(LifeError::IsDown);
+        }
         // The first vCPU last: when its guest runs, the others already wait for their start.
         for &pcpu in partition.pcpus.iter().rev() {
-            // Counted, because a guest may have ended before anyone looks.
-            let starts = &percpu::public(pcpu).starts;
-            let before = starts.load(Ordering::Acquire);
-            let has_started = || starts.load(Ordering::Acquire) != before;
-            if !order(pcpu, Order::Start) || !wait_until(step_deadline(), has_started) {
+            if !start_vcpu(pcpu) {
                 partition.stop(StopCause::Housekeeping, 0);
                 return Err(LifeError::Late { pcpu, step: "take its vCPU" });
             }
@@ -84,25 +88,52 @@ impl Hypervisor {
         else {
             return Err(LifeError::Misfit);
         };
+        let loading = &partition.loading;
+        if loading.runs() {
+            return Err(LifeError::Late { pcpu, step: "finish an earlier loading of the partition's memory" });
+        }
+        self.close_window(partition);
         // SAFETY: the memory is this partition's, whose vCPUs are all down, and stay so: only this core starts them.
         unsafe { self.space.open_window(number, partition.memory_hpa, len, &mut self.pool) }?;
-        let loading = &partition.loading;
-        loading.begin();
-        let mut done = order(pcpu, Order::Load);
-        while done && loading.outcome().is_none() {
-            let so_far = loading.progress();
-            done = wait_until(step_deadline(), || loading.outcome().is_some() || loading.progress() != so_far);
+        partition.is_window_open.store(true, Ordering::Relaxed);
+        let is_loaded = loading.want() && {
+            let is_pending = || loading.outcome() == Outcome::Pending;
+            let mut gets_on = order(pcpu, Order::Load);
+            while gets_on && is_pending() {
+                let so_far = loading.progress();
+                gets_on = wait_until(step_deadline(), || !is_pending() || loading.progress() != so_far);
+            }
+            gets_on
+        };
+        // A pCPU that is at it keeps the window, which is closed at the next start.
+        if is_loaded || loading.give_up() {
+            self.close_window(partition);
         }
-        if !done {
-            // The window stays: the pCPU may still be at it. Nor is the partition started again.
-            return Err(LifeError::Late { pcpu, step: "load the partition's memory" });
+        match loading.outcome() {
+            Outcome::Done if is_loaded => Ok(()),
+            Outcome::Misfit if is_loaded => Err(LifeError::Misfit),
+            _ => Err(LifeError::Late { pcpu, step: "load the partition's memory" }),
         }
-        self.space.close_window(number, len);
-        if loading.outcome() == Some(true) { Ok(()) } else { Err(LifeError::Misfit) }
     }
 
-    /// Whether every pCPU of a partition is the hypervisor's.
-    pub fn is_down(partition: &Partition) -> bool {
-        partition.pcpus.iter().all(|&pcpu| percpu::public(pcpu).progress() == Progress::VcpuDown)
+    /// Closes a partition's window, if it is open, into which nobody looks any more.
+    fn close_window(&mut self, partition: &Partition) {
+        if partition.is_window_open.swap(false, Ordering::Relaxed) {
+            self.space.close_window(partition.number, partition.config.memory_bytes);
+        }
     }
+}
+
+/// Has a pCPU start its vCPU. `false` if it does not in time; then it will not, or find its partition stopped.
+fn start_vcpu(pcpu: PcpuId) -> bool {
+    let public = percpu::public(pcpu);
+    // Counted, because a guest may have ended before anyone looks.
+    let before = public.starts.load(Ordering::Acquire);
+    let has_started = || public.starts.load(Ordering::Acquire) != before;
+    public.is_start_wanted.store(true, Ordering::Release);
+    let is_started = order(pcpu, Order::Start) && wait_until(step_deadline(), has_started);
+    if !is_started {
+        public.is_start_wanted.store(false, Ordering::Release);
+    }
+    is_started
 }

@@ -1,6 +1,6 @@
 //! Partitions, from the bundle into the machine: maps and nested tables built, vCPUs given to their pCPUs.
 
-use core::sync::atomic::AtomicU32;
+use core::sync::atomic::{AtomicBool, AtomicU32};
 
 use heapless::Vec;
 use partita_core::arch::PcpuId;
@@ -51,6 +51,7 @@ impl Hypervisor {
             window: window_of(number),
             bundle: self.system.bundle,
             loading: Loading::default(),
+            is_window_open: AtomicBool::new(false),
             starts: AtomicU32::new(0),
             msr_policy: MsrPolicy::new(trap_timer_count),
             port_policy: PortPolicy::new(config.console, config.identity),

@@ -2,7 +2,14 @@
 
 use core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
-/// How the loading of a partition stands, for the housekeeping core.
+/// How the loading of a partition stands, for the housekeeping core that orders it and the pCPU that does it.
+///
+/// ```text
+/// Idle --want--> Wanted --claim--> Running --finish--> Done, Misfit --want--> Wanted
+///   ^               |
+///   +---give_up-----+
+/// ```
+/// Both may leave `Wanted`, by compare-and-swap: an order that comes late finds nothing wanted.
 #[derive(Debug, Default)]
 pub struct Loading {
     /// Steps done.
@@ -10,16 +17,42 @@ pub struct Loading {
     state: AtomicU8,
 }
 
-/// Not begun, or not done.
-const PENDING: u8 = 0;
-const DONE: u8 = 1;
-/// Something did not fit into the memory.
-const MISFIT: u8 = 2;
+/// What became of a loading.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It is not over.
+    Pending,
+    /// All is loaded.
+    Done,
+    /// Something does not fit into the memory.
+    Misfit,
+}
+
+const IDLE: u8 = 0;
+const WANTED: u8 = 1;
+const RUNNING: u8 = 2;
+const DONE: u8 = 3;
+const MISFIT: u8 = 4;
 
 impl Loading {
-    /// Begins a loading: on the housekeeping core, before it orders one.
-    pub fn begin(&self) {
-        self.state.store(PENDING, Ordering::Relaxed);
+    fn change(&self, from: u8, to: u8) -> bool {
+        // Acquire and release: who claims it sees the memory mapped.
+        self.state.compare_exchange(from, to, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+    }
+
+    /// Wants a loading: on the housekeeping core, before it orders one. `false` if an earlier one still runs.
+    pub fn want(&self) -> bool {
+        [IDLE, DONE, MISFIT].into_iter().any(|from| self.change(from, WANTED))
+    }
+
+    /// Wants it no longer: on the housekeeping core. `false` if it has begun.
+    pub fn give_up(&self) -> bool {
+        self.change(WANTED, IDLE)
+    }
+
+    /// Begins it, if it is wanted: on the pCPU that loads.
+    pub fn claim(&self) -> bool {
+        self.change(WANTED, RUNNING)
     }
 
     /// Notes a step: on the pCPU that loads.
@@ -27,15 +60,10 @@ impl Loading {
         self.progress.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Notes that something does not fit: on the pCPU that loads.
-    pub fn misfit(&self) {
-        self.state.store(MISFIT, Ordering::Relaxed);
-    }
-
-    /// Ends it: on the pCPU that loads.
-    pub fn finish(&self) {
-        // Release: who sees it done sees the memory filled. After a misfit it stays one.
-        let _ = self.state.compare_exchange(PENDING, DONE, Ordering::Release, Ordering::Relaxed);
+    /// Ends it, and says whether all fitted: on the pCPU that loads.
+    pub fn finish(&self, fits: bool) {
+        // Release: who sees it done sees the memory filled.
+        self.state.store(if fits { DONE } else { MISFIT }, Ordering::Release);
     }
 
     /// Steps done, ever: a loading that gets on changes it.
@@ -43,11 +71,17 @@ impl Loading {
         self.progress.load(Ordering::Relaxed)
     }
 
-    /// `Some(true)` if all is loaded, `Some(false)` if something did not fit.
-    pub fn outcome(&self) -> Option<bool> {
+    /// Whether a pCPU is at it.
+    pub fn runs(&self) -> bool {
+        self.state.load(Ordering::Acquire) == RUNNING
+    }
+
+    /// What became of it.
+    pub fn outcome(&self) -> Outcome {
         match self.state.load(Ordering::Acquire) {
-            PENDING => None,
-            state => Some(state == DONE),
+            DONE => Outcome::Done,
+            MISFIT => Outcome::Misfit,
+            _ => Outcome::Pending,
         }
     }
 }

@@ -37,6 +37,8 @@ pub struct Partition {
     pub bundle: Bundle<'static>,
     /// How its loading stands.
     pub loading: Loading,
+    /// Whether its window is open: the housekeeping core's own.
+    pub is_window_open: AtomicBool,
     /// How often it was started.
     pub starts: AtomicU32,
     /// What its guest may do with model-specific registers.

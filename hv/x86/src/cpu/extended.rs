@@ -52,6 +52,8 @@ pub fn reset() {
             Cr4::write(Cr4::read() | Cr4Flags::OSXSAVE);
             asm!(
                 "xsetbv",
+                // XRSTOR leaves the last instruction's addresses alone where no exception waits (APM vol. 2 section 11.5).
+                "fninit",
                 "xrstor64 [{area}]",
                 "mov eax, 1",
                 "xor edx, edx",
@@ -67,7 +69,7 @@ pub fn reset() {
         }
     } else {
         // SAFETY: the area is large and aligned enough; the hypervisor uses none of these registers.
-        unsafe { asm!("fxrstor64 [{area}]", area = in(reg) &raw const INITIAL, options(nostack)) };
+        unsafe { asm!("fninit", "fxrstor64 [{area}]", area = in(reg) &raw const INITIAL, options(nostack)) };
     }
     // SAFETY: the hypervisor sets no breakpoints, so that their addresses are without meaning to it.
     unsafe {

@@ -7,7 +7,6 @@ use core::arch::global_asm;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use partita_core::arch::PcpuId;
-use partita_x86_bare::apic::SPURIOUS_VECTOR;
 use partita_x86_bare::exceptions;
 use spin::Once;
 use x86_64::VirtAddr;
@@ -19,8 +18,6 @@ pub const TIMER_VECTOR: u8 = 0x40;
 pub const SERIAL_VECTOR: u8 = 0x42;
 /// Vectors from here on are interrupts' only.
 const FIRST_INTERRUPT: u8 = 32;
-/// The lowest vector that a local APIC delivers.
-const LOWEST_INTERRUPT: u8 = 16;
 const NMI: u8 = 2;
 const GENERAL_PROTECTION: u8 = 13;
 /// Vector that kicks a pCPU whose local APIC is the hypervisor's.
@@ -139,7 +136,6 @@ kick_stub:
     pop rcx
     pop rdx
     pop rax
-spurious_stub:
     iretq
     .previous
     "#,
@@ -153,7 +149,6 @@ unsafe extern "C" {
     static parking_nmi_stub: u8;
     static timer_stub: u8;
     static kick_stub: u8;
-    static spurious_stub: u8;
     static general_protection_stub: u8;
     fn try_write_msr(msr: u32, value: u64) -> u32;
     fn try_read_msr(msr: u32, value: *mut u64) -> u32;
@@ -224,7 +219,7 @@ static PARKING: Table = Once::new();
 pub fn build_tables() {
     HOUSEKEEPING.call_once(build_housekeeping);
     OTHERS.call_once(|| build(FIRST_INTERRUPT, &raw const nmi_stub));
-    DRAINING.call_once(|| build(LOWEST_INTERRUPT, &raw const nmi_stub));
+    DRAINING.call_once(build_draining);
     PARKING.call_once(|| build(FIRST_INTERRUPT, &raw const parking_nmi_stub));
 }
 
@@ -239,8 +234,8 @@ pub fn load() {
     load_table(if super::percpu::private().id == PcpuId(0) { &HOUSEKEEPING } else { &OTHERS });
 }
 
-/// Runs `drain` with a descriptor table that takes every vector that an interrupt can have for an interrupt: a guest can have
-/// sent itself those that are exceptions otherwise. `drain` causes no exception.
+/// Runs `drain` with a descriptor table that takes every vector for an interrupt: a guest can have sent itself those that are
+/// exceptions otherwise, in QEMU all of them. `drain` causes no exception.
 pub fn while_draining(drain: impl FnOnce()) {
     load_table(&DRAINING);
     drain();
@@ -270,11 +265,20 @@ fn build(first_interrupt: u8, nmi: *const u8) -> InterruptDescriptorTable {
     }
     set(&mut table, NMI, nmi as u64);
     set(&mut table, GENERAL_PROTECTION, &raw const general_protection_stub as u64);
-    // What was meant for a guest that is no more only has to be ended.
+    // What was meant for a guest that is no more only has to be ended. That of spurious interrupts too: a guest can have
+    // sent a real one, which would hold all others back; after a spurious one the EOI finds nothing in service.
     for vector in first_interrupt..=u8::MAX {
         set(&mut table, vector, &raw const kick_stub as u64);
     }
-    set(&mut table, SPURIOUS_VECTOR, &raw const spurious_stub as u64);
+    table
+}
+
+/// A table in which every vector is an interrupt's. Where nothing is in service, as after an NMI, the EOI does nothing.
+fn build_draining() -> InterruptDescriptorTable {
+    let mut table = InterruptDescriptorTable::new();
+    for vector in 0..=u8::MAX {
+        set(&mut table, vector, &raw const kick_stub as u64);
+    }
     table
 }
 

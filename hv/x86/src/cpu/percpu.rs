@@ -234,6 +234,8 @@ pub struct Public {
     pub requests: RequestWord,
     /// How often its vCPU was started.
     pub starts: AtomicU32,
+    /// Whether it is to start its vCPU: an order that comes late finds it taken back.
+    pub is_start_wanted: AtomicBool,
     /// Whether its vCPU waits for its start-up IPI.
     pub waits_for_sipi: AtomicBool,
 }
@@ -247,6 +249,7 @@ static PUBLIC: [Public; PCPUS_MAX] = [const {
         last_vector_kicker: AtomicU32::new(0),
         requests: RequestWord::new(),
         starts: AtomicU32::new(0),
+        is_start_wanted: AtomicBool::new(false),
         waits_for_sipi: AtomicBool::new(false),
     }
 }; PCPUS_MAX];
@@ -290,7 +293,10 @@ impl Public {
         if still {
             send();
         }
-        // Release: the vector is sent before the note is gone.
+        // The write of the ICR does not serialise: the fences have it done before the note is gone. How long the interrupt
+        // is under way then, nobody knows; but a guest starts with its local APIC software-disabled, which drops it.
+        // SAFETY: fences.
+        unsafe { asm!("mfence", "lfence", options(nostack, preserves_flags)) };
         self.vector_kickers.fetch_sub(1, Ordering::Release);
         still
     }

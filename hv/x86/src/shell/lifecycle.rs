@@ -49,6 +49,10 @@ impl Hypervisor {
             (shortest, longest) = (shortest.min(ticks), longest.max(ticks));
         }
         let micros = |ticks| Micros { ticks, tsc_khz: X86::ticks_per_ms() };
+        if times == 1 {
+            println!("partition {} was restarted; it took {}", partition.config.name, micros(longest));
+            return;
+        }
         println!(
             "partition {} was restarted {} times; each took {} to {}",
             partition.config.name,

@@ -88,8 +88,8 @@ pub(super) fn write(pcpu: PcpuId, msr: u32, value: u64) {
     }
     let function = |msr| {
         let place = place_of(percpu::private().id);
-        // SAFETY: whoever is at the console may set what no rule keeps from them; the registers by which the hypervisor
-        // itself lives were refused.
+        // SAFETY: the registers that the policy knows to change what memory is, or how the hypervisor runs, were refused. For
+        // the rest, whoever is at the console vouches, as whoever boots the machine does.
         let written = unsafe { write_msr_checked(msr as u32, place.value()) };
         place.note(written.is_err());
         0

@@ -44,12 +44,12 @@ const VCPUS: Table<7> = Table::new([
 
 const EXITS: Table<8> = Table::new([
     Column::right("PCPU", 4),
-    Column::left("EXIT", 20),
-    Column::right("COUNT", 14),
-    Column::right("MIN", 8),
-    Column::right("MEAN", 8),
-    Column::right("P50", 8),
-    Column::right("P99", 8),
+    Column::left("EXIT", 17),
+    Column::right("COUNT", 11),
+    Column::right("MIN", 9),
+    Column::right("MEAN", 10),
+    Column::right("P50", 10),
+    Column::right("P99", 11),
     Column::right("MAX", 14),
 ]);
 

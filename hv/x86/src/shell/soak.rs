@@ -35,6 +35,9 @@ impl Hypervisor {
     pub(super) fn storm(&mut self, rounds: u32) {
         let Some(calls) = calls() else { return };
         let all = calls.online();
+        if is_on(&all) {
+            return;
+        }
         begin(rounds, &all, &all);
         take_part();
         let mut before = left(&all);
@@ -53,6 +56,9 @@ impl Hypervisor {
     pub(super) fn storm_beside_restarts(&mut self, rounds: u32, name: PartitionName<'_>) {
         let (Some(calls), Some(partition)) = (calls(), self.named(name)) else { return };
         let all = calls.online();
+        if is_on(&all) {
+            return;
+        }
         let mut callers = all;
         callers.remove(X86::pcpu());
         for &pcpu in &partition.pcpus {
@@ -99,6 +105,15 @@ fn begin(rounds: u32, callers: &PcpuSet, all: &PcpuSet) {
     }
 }
 
+/// Whether an earlier storm, which stood still, is not over; says so.
+fn is_on(all: &PcpuSet) -> bool {
+    let left = left(all);
+    if left > 0 {
+        println!("an earlier storm is still on, with {left} rounds left; `smp` shows who does not answer");
+    }
+    left > 0
+}
+
 /// Rounds that are left, of all.
 fn left(callers: &PcpuSet) -> u64 {
     callers.iter().map(|pcpu| u64::from(part_of(pcpu).left.load(Ordering::Relaxed))).sum()
@@ -139,6 +154,11 @@ fn row(pcpu: core::fmt::Arguments<'_>, counts: [u64; 5]) {
 pub(super) fn hold(pcpu: PcpuId, milliseconds: u32) {
     if pcpu == X86::pcpu() {
         println!("{pcpu} is this console's own; hold another");
+        return;
+    }
+    let count = calls().map_or(0, |calls| calls.pcpus());
+    if pcpu.index() >= count {
+        println!("no {pcpu}; the machine has {count} pCPUs, from 0 on");
         return;
     }
     HOLD_MS.store(milliseconds, Ordering::Relaxed);

@@ -6,7 +6,7 @@ use partita_core::arch::Arch;
 use partita_core::smp_call::Deadline;
 use partita_trace::event::Event;
 use partita_trace::names::StopCause;
-use partita_x86_policy::apic_events::{RunState, VcpuEvents};
+use partita_x86_policy::apic_events::{Requests, RunState, VcpuEvents};
 use partita_x86_policy::cmos::Cmos;
 
 use super::Vcpu;
@@ -18,7 +18,7 @@ use crate::virt::{GuestRegisters, VirtualCpu};
 use crate::{apic, soak, trace};
 
 /// How long another pCPU may take over its kick by vector, which is a few instructions.
-const KICKER_DEADLINE_MS: u32 = 100;
+const KICKER_DEADLINE_MS: u32 = 2000;
 
 impl<V: VirtualCpu> Vcpu<V> {
     /// Takes the pCPU back from the guest, serves SMP calls and orders, and returns when the vCPU is to start anew.
@@ -28,17 +28,18 @@ impl<V: VirtualCpu> Vcpu<V> {
         loop {
             self.inbox.handle_smp_call(rdtsc());
             match percpu::private().order.replace(Order::None) {
-                Order::Load => self.load_partition(),
-                Order::Start => {
+                Order::Load if self.partition.loading.claim() => self.load_partition(),
+                Order::Start if percpu::public(X86::pcpu()).is_start_wanted.swap(false, Ordering::AcqRel) => {
                     if self.hand_over() {
                         break;
                     }
                     self.take_back();
                 }
                 order @ (Order::Storm | Order::Hold) => soak::obey(order),
-                Order::None | Order::Park | Order::Dump => {
-                    let inbox = self.inbox;
-                    V::park_while(WokenBy::NmisAndInterrupts, || !inbox.has_pending());
+                // What came so late that it is wanted no longer, too.
+                Order::None | Order::Park | Order::Dump | Order::Load | Order::Start => {
+                    let (inbox, order) = (self.inbox, &percpu::private().order);
+                    V::park_while(WokenBy::NmisAndInterrupts, || !inbox.has_pending() && order.get() == Order::None);
                 }
             }
         }
@@ -47,11 +48,15 @@ impl<V: VirtualCpu> Vcpu<V> {
         self.cmos = Cmos::default();
         let is_first = self.number == 0;
         self.events = VcpuEvents::new(if is_first { RunState::Running } else { RunState::WaitForSipi }, false);
-        // Nobody runs who could have asked since; what is there was meant for the last life.
+        // What its siblings asked was meant for the last life. What the housekeeping core asked is a stop, behind the end
+        // of the partition's life, which shows it.
         self.requests.take();
+        if !self.partition.life.is_running() {
+            self.requests.add(Requests::STOP);
+        }
         if is_first {
             self.cpu.start_at(&self.partition.config.entry, registers);
-            self.requests.note_start();
+            self.is_fresh = true;
         }
         let public = percpu::public(X86::pcpu());
         public.set_progress(Progress::RunsVcpu);
@@ -99,13 +104,13 @@ impl<V: VirtualCpu> Vcpu<V> {
         };
         // SAFETY: the housekeeping core orders this only when it has mapped the partition's memory in its window, which
         // stays until this is done; no vCPU of the partition runs meanwhile.
-        unsafe { self.partition.load(between) };
+        let fits = unsafe { self.partition.load(between) };
         // The window closes behind this.
         x86_64::instructions::tlb::flush_all();
         let (partition, bytes) = (self.partition.number, self.partition.config.memory_bytes);
         let ticks = rdtsc().wrapping_sub(started);
         trace::record(started, Event::PartitionLoaded { partition, bytes, ticks });
         public.set_progress(Progress::VcpuDown);
-        self.partition.loading.finish();
+        self.partition.loading.finish(fits);
     }
 }

@@ -11,7 +11,7 @@ use partita_core::smp_call::Inbox;
 use partita_trace::event::Event;
 use partita_trace::histogram::HistogramId;
 use partita_trace::names::{ExitReason, PolicyKind, StopCause};
-use partita_x86_policy::apic_events::{Requests, VcpuEvents};
+use partita_x86_policy::apic_events::VcpuEvents;
 use partita_x86_policy::cmos::Cmos;
 use partita_x86_policy::cpuid::{self, CpuidContext};
 use partita_x86_policy::msr_values::APIC_PAGE;
@@ -48,6 +48,8 @@ pub struct Vcpu<V> {
     pub shadow_behind_nmi: bool,
     /// The clock chip that its guest sees.
     pub cmos: Cmos,
+    /// Whether its guest has been started and not entered yet.
+    pub is_fresh: bool,
 }
 
 /// What an exit was about, for its record: the low and the wide detail.
@@ -55,6 +57,15 @@ pub struct Vcpu<V> {
 struct About {
     low: u16,
     wide: u64,
+}
+
+/// An exit that is not over.
+#[derive(Debug)]
+pub struct Unrecorded {
+    reason: ExitReason,
+    about: About,
+    /// The first time-stamp after it.
+    entered: u64,
 }
 
 impl About {
@@ -79,7 +90,7 @@ impl<V: VirtualCpu> Vcpu<V> {
             _ => (exit.reason(), self.rare(exit)),
         };
         if self.has_news() {
-            self.serve_and_record(reason, about, registers, entered);
+            self.serve(registers, Some(Unrecorded { reason, about, entered }));
         } else {
             self.record(reason, about, entered);
         }
@@ -102,21 +113,7 @@ impl<V: VirtualCpu> Vcpu<V> {
 
     /// Does what is left to do after a kick.
     pub fn kicked_for_more(&mut self, registers: &mut GuestRegisters, entered: u64) {
-        self.serve_and_record(ExitReason::Kick, About::default(), registers, entered);
-    }
-
-    #[cold]
-    fn serve_and_record(&mut self, reason: ExitReason, about: About, registers: &mut GuestRegisters, entered: u64) {
-        let requests = Requests::from_word(self.requests.peek());
-        let is_last = requests.stop() || requests.init();
-        if is_last {
-            // This vCPU waits then, and its exit is over.
-            self.record(reason, about, entered);
-        }
-        let entered = self.serve(registers, entered);
-        if !is_last {
-            self.record(reason, about, entered);
-        }
+        self.serve(registers, Some(Unrecorded { reason: ExitReason::Kick, about: About::default(), entered }));
     }
 
     #[inline(always)]

@@ -6,7 +6,7 @@ use partita_core::arch::Arch;
 use partita_trace::event::Event;
 use partita_x86_policy::apic_events::{NmiState, VcpuAction};
 
-use super::Vcpu;
+use super::{Unrecorded, Vcpu};
 use crate::arch::{X86, kick};
 use crate::cpu::idt::WokenBy;
 use crate::cpu::percpu::{self, Order};
@@ -16,61 +16,83 @@ use crate::{apic, dump, soak, trace};
 
 impl<V: VirtualCpu> Vcpu<V> {
     /// Serves what is asked. Returns when the guest may be entered: a vCPU that waits for its start, or is down, stays
-    /// here, and goes on serving its pCPU's SMP calls. Gives the time at which it last began to work: `entered`, or when it
-    /// was last woken, so that what it slept is not counted as its work.
+    /// here, and goes on serving its pCPU's SMP calls. `exit` is recorded when it is over: at the end, or before the vCPU
+    /// waits.
     #[cold]
-    pub fn serve(&mut self, registers: &mut GuestRegisters, entered: u64) -> u64 {
-        let mut entered = entered;
-        loop {
-            self.inbox.handle_smp_call(entered);
-            match percpu::private().order.replace(Order::None) {
-                Order::Dump => dump::note(X86::pcpu(), &self.cpu.registers(registers)),
-                order @ (Order::Storm | Order::Hold) => soak::obey(order),
-                // Only given to a pCPU without a guest.
-                Order::None | Order::Load | Order::Start | Order::Park => {}
+    pub fn serve(&mut self, registers: &mut GuestRegisters, exit: Option<Unrecorded>) {
+        let mut exit = exit;
+        let mut since = exit.as_ref().map_or_else(rdtsc, |exit| exit.entered);
+        while !self.serve_once(registers, since, &mut exit) {
+            since = rdtsc();
+        }
+        if core::mem::take(&mut self.is_fresh) {
+            // Not earlier: the exit that finds this note ends what a start asks of one entry only.
+            self.requests.note_start();
+        }
+        self.record_pending(&mut exit);
+    }
+
+    fn record_pending(&self, exit: &mut Option<Unrecorded>) {
+        if let Some(Unrecorded { reason, about, entered }) = exit.take() {
+            self.record(reason, about, entered);
+        }
+    }
+
+    /// Serves what is there. `true` if the guest may be entered, `false` if it has been waited.
+    fn serve_once(&mut self, registers: &mut GuestRegisters, since: u64, exit: &mut Option<Unrecorded>) -> bool {
+        let order = &percpu::private().order;
+        self.inbox.handle_smp_call(since);
+        match order.replace(Order::None) {
+            Order::Dump => dump::note(X86::pcpu(), &self.cpu.registers(registers)),
+            order @ (Order::Storm | Order::Hold) => soak::obey(order),
+            // Only given to a pCPU without a guest.
+            Order::None | Order::Load | Order::Start | Order::Park => {}
+        }
+        if self.cpu.delivers() {
+            // One event at a time: requests wait for the exit that this NMI forces right behind it.
+            if self.requests.peek() != 0 {
+                kick(X86::pcpu());
             }
-            if self.cpu.delivers() {
-                // One event at a time: requests wait for the exit that this NMI forces right behind it.
-                if self.requests.peek() != 0 {
-                    kick(X86::pcpu());
-                }
-                return entered;
+            return true;
+        }
+        let (requests, just_started) = self.requests.take();
+        if just_started {
+            self.cpu.started();
+        }
+        if requests.init() {
+            V::let_in(apic::reset);
+        }
+        match self.events.on_request(requests, self.cpu.rip()) {
+            VcpuAction::Enter => true,
+            VcpuAction::InjectNmi => {
+                self.inject_nmi();
+                true
             }
-            let (requests, just_started) = self.requests.take();
-            if just_started {
-                self.cpu.started();
+            VcpuAction::StepOverIret => {
+                self.cpu.step_nmi_return();
+                true
             }
-            if requests.init() {
-                V::let_in(apic::reset);
+            VcpuAction::Start { vector } => {
+                self.shadow_behind_nmi = false;
+                self.cpu.start_up(vector, registers);
+                self.is_fresh = true;
+                true
             }
-            match self.events.on_request(requests, self.cpu.rip()) {
-                VcpuAction::Enter => return entered,
-                VcpuAction::InjectNmi => {
-                    self.inject_nmi();
-                    return entered;
-                }
-                VcpuAction::StepOverIret => {
-                    self.cpu.step_nmi_return();
-                    return entered;
-                }
-                VcpuAction::Start { vector } => {
-                    self.shadow_behind_nmi = false;
-                    self.cpu.start_up(vector, registers);
-                    self.requests.note_start();
-                    return entered;
-                }
-                VcpuAction::Wait => {
-                    let (requests, inbox) = (self.requests, self.inbox);
-                    let waits = &percpu::public(X86::pcpu()).waits_for_sipi;
-                    waits.store(true, Ordering::Relaxed);
-                    V::park_while(WokenBy::Nmis, || requests.peek() == 0 && !inbox.has_pending());
-                    waits.store(false, Ordering::Relaxed);
-                    entered = rdtsc();
-                }
-                VcpuAction::Stop => {
-                    self.stay_down(registers);
-                    entered = rdtsc();
-                }
+            VcpuAction::Wait => {
+                self.record_pending(exit);
+                let (requests, inbox) = (self.requests, self.inbox);
+                let waits = &percpu::public(X86::pcpu()).waits_for_sipi;
+                waits.store(true, Ordering::Relaxed);
+                V::park_while(WokenBy::Nmis, || {
+                    requests.peek() == 0 && !inbox.has_pending() && order.get() == Order::None
+                });
+                waits.store(false, Ordering::Relaxed);
+                false
+            }
+            VcpuAction::Stop => {
+                self.record_pending(exit);
+                self.stay_down(registers);
+                false
             }
         }
     }
