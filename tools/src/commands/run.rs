@@ -48,20 +48,22 @@ pub(crate) struct Run {
     /// End the run after this many seconds [default: 120; with --console a day]
     #[arg(long, value_name = "S", value_parser = clap::value_parser!(u64).range(1..=TIMEOUT_MAX))]
     timeout: Option<u64>,
-    /// Connect this terminal to the hypervisor's console, which then lists its commands at `help`
+    /// Connect this terminal to the hypervisor's console, which lists its commands at `help`
     ///
-    /// The other consoles go to their files only. Ctrl-A X ends the run.
+    /// The other consoles go to their files only. Ctrl-A X ends the run at once; the console's command `quit` ends it with
+    /// a line on what each partition came to. A system ends as it does without a console, too. See docs/console.md.
     #[arg(long, conflicts_with = "commands")]
     console: bool,
     /// Give the hypervisor's console the commands in this file
     ///
     /// One a line, each when the one before it is done; lines that begin with `#` and blank lines are left out. The run
-    /// fails if it ends before the console has taken all of them.
+    /// fails if it ends before the console has taken all of them. The answers are in hypervisor.log.
     #[arg(long, value_name = "FILE")]
     commands: Option<PathBuf>,
     /// Compare the trace with QEMU's own log of exits, exit by exit (with --icount only)
     ///
-    /// The run fails if they differ, or if the trace does not have all exits.
+    /// The run fails if they differ, or if the trace does not have all exits: then make `ring` in the system file's
+    /// `[trace]` larger.
     #[arg(long, requires = "icount")]
     witness: bool,
     /// Directory for logs and trace [default: target/partita/run/NAME in the repository]
