@@ -54,7 +54,7 @@ pub enum WitnessError {
     /// The trace does not have all exits.
     #[error(
         "the ring of pCPU {pcpu} does not have all frames ({overwritten} overwritten, {damaged} damaged): there is nothing \
-         to compare with; let the run be shorter, or raise trace.ring_slots"
+         to compare with; let the run be shorter, or raise trace.ring"
     )]
     Incomplete {
         /// The pCPU.
