@@ -183,8 +183,8 @@ mod tests {
     fn the_repositorys_budgets_are_those_agreed() {
         let budgets = Budgets::of_repository().unwrap();
         let max = |name: &str| budgets.max.get(&RowName(name.to_owned())).copied();
-        assert!(max("exit.cpuid").unwrap() <= 160);
-        assert!(max("ipi.oneway_spin").unwrap() <= 240 && max("ipi.oneway_hlt").unwrap() <= 240);
+        assert!(max("exit.cpuid").unwrap() <= 158);
+        assert!(max("ipi.oneway_spin").unwrap() <= 205 && max("ipi.oneway_hlt").unwrap() <= 205);
         assert!(max("kick.nmi_to_exit").unwrap() <= 60 && max("smp_call.roundtrip").unwrap() <= 400);
         assert!(max("smp_call.stolen").unwrap() <= 150 && max("smp_call.gap_seen").unwrap() <= 400);
         let broadcast = &budgets.ratio[&RowName("smp_call.broadcast_3".to_owned())];
