@@ -1,8 +1,8 @@
 # The tests, in the order they run: sourced by ci/test.sh, which has `run` and `skip`.
 
 bare=x86_64-unknown-none
-bare_crates="-p partita-hv -p partita-x86 -p partita-x86-bare -p partita-rt -p partita-payload-guest-tests -p partita-payload-latency -p partita-payload-neighbour"
-common_crates="-p partita-abi -p partita-core -p partita-trace"
+bare_crates="-p partita-hv -p partita-x86 -p partita-x86-bare -p partita-rt -p partita-payload-guest-tests -p partita-payload-latency -p partita-payload-neighbour -p partita-payload-pulse"
+common_crates="-p partita-abi -p partita-console -p partita-core -p partita-trace"
 fuzz_seconds=$([ "$long" -eq 1 ] && echo 30 || echo 5)
 
 loom() { # PACKAGE TEST...
@@ -45,7 +45,7 @@ demo() {
     for file in trace.bin hist.json bench.json hypervisor.log rt0.log neighbour.log; do
         [ -s "$dir/$file" ] || { echo "the demo left no $file"; return 1; }
     done
-    for kind in exit ipi kick smp_call; do
+    for kind in exit ipi kick smp_call smp_leg; do
         grep -q "\"kind\": \"$kind\"" "$dir/hist.json" || { echo "hist.json has no histogram of kind $kind"; return 1; }
     done
 }
@@ -72,7 +72,7 @@ else
     skip miri-core "no nightly toolchain with miri"
 fi
 
-for target in trace/region_header trace/trace_file trace/damaged_file hv/x86-policy/icr hv/x86-policy/msr_port; do
+for target in trace/region_header trace/trace_file trace/damaged_file hv/x86-policy/icr hv/x86-policy/msr_port hv/console/console; do
     if cargo +nightly fuzz --version >/dev/null 2>&1; then
         run "fuzz-$(basename $target)" fuzz "$(dirname $target)" "$(basename $target)"
     else

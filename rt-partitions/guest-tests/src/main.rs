@@ -9,13 +9,16 @@ mod catch;
 mod claims;
 mod counters;
 mod cpu;
+mod departs;
 mod ends;
 mod icr;
 mod instructions;
 mod io;
 mod msr;
 mod nmi;
+mod pattern;
 mod peer;
+mod quiet;
 mod smp;
 mod sse;
 mod tables;
@@ -29,7 +32,7 @@ partita_rt::payload!("guest-tests", run);
 
 type Test = fn(&Machine) -> Result<(), Error>;
 
-const COUNT: usize = 17;
+const COUNT: usize = 20;
 const NAMES: &[&str; COUNT] = &[
     "cpu",
     "smp",
@@ -48,6 +51,9 @@ const NAMES: &[&str; COUNT] = &[
     "exit_byte",
     "bad_window",
     "trace_cost",
+    "quiet",
+    "pattern",
+    "departs",
 ];
 /// In the order of [`NAMES`].
 const TESTS: &[Test; COUNT] = &[
@@ -68,6 +74,9 @@ const TESTS: &[Test; COUNT] = &[
     ends::exit_byte,
     ends::bad_window,
     trace_cost::test,
+    quiet::test,
+    pattern::test,
+    departs::test,
 ];
 
 fn run(machine: &Machine) -> Result<(), Error> {

@@ -1,6 +1,6 @@
 //! A guest that ends badly ends alone.
 
-use crate::system::{Left, load, run};
+use crate::system::{Left, load, run, run_with_commands};
 use partita_host::emulator::Clock;
 use partita_host::outcome::RunOutcome;
 use partita_trace::Event;
@@ -92,5 +92,30 @@ fn a_bad_trace_window_is_told_and_left_out() {
         // The hypervisor's region, and the survivor's.
         assert_eq!(left.trace.regions.len(), 2, "{consoles}");
         assert!(left.trace.is_whole(), "{:?}", left.trace.damage);
+    }
+}
+
+/// It leaves interrupts pending that could be taken for exceptions, or hold back all kicks, and its sibling goes on sending
+/// such until it is stopped: again and again.
+#[test]
+#[ignore = "boots an emulator"]
+fn interrupts_that_a_guest_leaves_behind_harm_nobody() {
+    for clock in CLOCKS {
+        let changes =
+            [("test=cpu", "test=departs"), ("test=survivor", "test=quiet"), ("pcpus = [1]", "pcpus = [1, 4]")];
+        let commands = ["restart guest 100", "hold 5 100", "smp", "wrmsr 1 0xc0000103 7"];
+        let left = run_with_commands(&load("guest.toml", &changes), clock, 120, &commands);
+        let consoles = left.consoles();
+        assert_eq!(left.outcome, RunOutcome::Success, "{consoles}");
+        assert!(
+            left.answers("restart guest 100")[0].starts_with("partition guest was restarted 100 times"),
+            "{consoles}"
+        );
+        let leaves = left.console("guest").lines().filter(|line| line.starts_with("ok ")).count();
+        assert!((1..=101).contains(&leaves), "{consoles}");
+        for line in left.answers("smp").iter().skip(1) {
+            assert!(line.ends_with("ticks") || line.ends_with("is not asked"), "{line}\n{consoles}");
+        }
+        assert_eq!(left.claims(1).1, 0, "{consoles}");
     }
 }

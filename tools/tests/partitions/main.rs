@@ -2,9 +2,13 @@
 
 mod console;
 mod ends;
+mod flood;
 mod guests;
 mod kicks;
+mod quiet;
 mod refusals;
+mod restart;
+mod storm;
 mod system;
 mod timeout;
 mod witness;
