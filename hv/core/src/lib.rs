@@ -7,6 +7,8 @@
 pub mod arch;
 pub mod clock_sync;
 pub mod encode;
+pub mod gate;
+pub mod loading;
 pub mod memory;
 pub mod partition;
 pub mod pcpu_set;

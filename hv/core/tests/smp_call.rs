@@ -6,7 +6,7 @@ mod machine;
 mod storms;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc;
+use std::sync::{Barrier, OnceLock, mpsc};
 
 use machine::{Calls, Machine, Threads, ample, answer, in_nmi, note};
 use partita_core::arch::{Arch, PcpuId};
@@ -239,6 +239,28 @@ fn a_deadline_that_passes_while_the_function_runs_is_told_apart() {
     machine.run(vec![caller, idle()]);
     assert_eq!(machine.ran(1), []);
     assert!(machine.calls().mailbox(PcpuId(1)).unwrap().late() >= 1);
+}
+
+/// The state of things on it is not to be trusted any more: who waits is told, without any deadline.
+#[test]
+fn a_target_that_faults_in_a_call_is_not_waited_for() {
+    fn fault(_: u64) -> u64 {
+        HERE_CALLS.get().unwrap().stop_serving();
+        FAULTED.get_or_init(|| Barrier::new(2)).wait();
+        0
+    }
+    static HERE_CALLS: OnceLock<Calls> = OnceLock::new();
+    static FAULTED: OnceLock<Barrier> = OnceLock::new();
+    let machine = Machine::new(2, 2);
+    assert!(HERE_CALLS.set(machine.calls()).is_ok());
+    let caller: Work = Box::new(|calls| {
+        let never = Deadline::at(u64::MAX);
+        assert_eq!(calls.smp_call_function_single(PcpuId(1), fault, 1, never).unwrap(), Reply::LateRunning);
+        assert_eq!(calls.state(PcpuId(1)), PcpuState::Stopped);
+        assert_eq!(calls.smp_call_function_single(PcpuId(1), note, 1, never).unwrap(), Reply::Unreachable);
+        FAULTED.get_or_init(|| Barrier::new(2)).wait();
+    });
+    machine.run(vec![caller, idle()]);
 }
 
 #[test]

@@ -41,7 +41,7 @@ enum Kind {
 fn action() -> impl Strategy<Value = Action> {
     let kind = || prop_oneof![4 => Just(Kind::Quick), 1 => Just(Kind::Slow), 1 => Just(Kind::CallsOn)];
     let ticks = || prop_oneof![1 => 1u64..30, 2 => 30u64..500];
-    let state = prop_oneof![Just(PcpuState::Parked), Just(PcpuState::Stopped), Just(PcpuState::Offline)];
+    let state = prop_oneof![Just(PcpuState::Parked), Just(PcpuState::Offline)];
     prop_oneof![
         4 => (any::<u8>(), kind(), ticks()).prop_map(|(targets, kind, ticks)| Action::Call { targets, kind, ticks }),
         4 => (any::<u8>(), kind(), ticks()).prop_map(|(target, kind, ticks)| Action::Single { target, kind, ticks }),

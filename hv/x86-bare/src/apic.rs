@@ -198,13 +198,6 @@ pub fn timer_stop() {
     timer(LVT_MASKED, 0);
 }
 
-/// Ends the interrupt in service.
-#[inline(always)]
-pub fn end_of_interrupt() {
-    // SAFETY: the write affects this CPU's local APIC only.
-    unsafe { write_msr(EOI, 0) };
-}
-
 fn timer(lvt: u64, count: u32) {
     // SAFETY: the vector has a handler, by the callers' contracts.
     unsafe {

@@ -45,6 +45,8 @@ impl Arch for X86 {
         kick(target);
     }
 
+    // `in_nmi_context` stays false: the NMI handlers are a few instructions of assembly, and call nothing.
+
     #[inline(always)]
     fn smp_call_served(served: &Served) {
         if !served.is_awaited {

@@ -21,7 +21,6 @@ pub mod launch;
 pub mod lifecycle;
 pub mod liveness;
 pub mod load;
-pub mod loading;
 pub mod machine;
 pub mod memory;
 pub mod orders;

@@ -3,6 +3,7 @@
 use core::sync::atomic::Ordering;
 
 use partita_core::arch::PcpuId;
+use partita_core::loading::Outcome;
 use partita_core::partition::PartitionState;
 use partita_core::smp_call::Deadline;
 use partita_trace::event::Event;
@@ -12,7 +13,6 @@ use crate::arch::X86;
 use crate::cpu::percpu::{self, Order, Progress};
 use crate::cpu::rdtsc;
 use crate::error::{LifeError, STEP_DEADLINE_MS};
-use crate::loading::Outcome;
 use crate::orders::{order, reaches, wait_until};
 use crate::partition::Partition;
 use crate::set_up::Hypervisor;

@@ -4,7 +4,9 @@ use core::sync::atomic::{AtomicBool, AtomicU32};
 
 use heapless::Vec;
 use partita_core::arch::PcpuId;
+use partita_core::loading::Loading;
 use partita_core::partition::PartitionLife;
+use partita_core::pcpu_set::PcpuSet;
 use partita_core::system;
 use partita_trace::event::Event;
 use partita_trace::names::InterruptMode;
@@ -15,7 +17,6 @@ use partita_x86_policy::ports::{IOPM_LEN, PortPolicy};
 use crate::cpu::percpu::{self, Order, PCPUS_MAX};
 use crate::cpu::rdtsc;
 use crate::error::Refusal;
-use crate::loading::Loading;
 use crate::memory::nested;
 use crate::memory::paging::window_of;
 use crate::memory::pool::{PAGE, Pool};
@@ -97,13 +98,23 @@ impl Hypervisor {
         Ok(())
     }
 
-    /// pCPUs that belong to no partition sleep for good.
+    /// pCPUs that belong to no partition sleep for good. Nobody waits for that.
     fn park_spare_pcpus(&self) {
+        let mut spare = PcpuSet::EMPTY;
         for number in 1..self.machine.pcpus() as u16 {
             let pcpu = PcpuId(number);
             if !self.partitions.iter().any(|partition| partition.pcpus.contains(&pcpu)) {
-                orders::order(pcpu, Order::Park);
+                // Its number was checked at discovery.
+                let _ = spare.insert(pcpu);
             }
+        }
+        if spare.is_empty() {
+            return;
+        }
+        let accepted = orders::order_without_waiting(&spare, Order::Park);
+        let others = spare.difference(&accepted);
+        if !others.is_empty() {
+            println!("partita: pCPUs {others}, which belong to no partition, cannot be told to sleep");
         }
     }
 }

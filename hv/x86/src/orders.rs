@@ -1,7 +1,8 @@
 //! What the housekeeping core tells other pCPUs to do, beyond what fits into an SMP call, and how it waits for them.
 
 use partita_core::arch::{Arch, PcpuId};
-use partita_core::smp_call::{Deadline, Reply};
+use partita_core::pcpu_set::PcpuSet;
+use partita_core::smp_call::{Deadline, Function, Reply};
 
 use crate::arch::{X86, calls};
 use crate::cpu::percpu::{self, Order, Progress};
@@ -33,7 +34,21 @@ pub fn wait_until(deadline: Deadline, is_so: impl Fn() -> bool) -> bool {
 
 /// Tells a pCPU to do something once this call is over. `false` if it did not answer.
 pub fn order(pcpu: PcpuId, order: Order) -> bool {
-    let function = match order {
+    let deadline = Deadline::after_ms::<X86>(DEADLINE_MS);
+    calls().is_some_and(|calls| {
+        matches!(calls.smp_call_function_single(pcpu, noting(order), 0, deadline), Ok(Reply::Answered(_)))
+    })
+}
+
+/// Tells pCPUs to do something, as soon as they come to it. Gives those that take note of it.
+pub fn order_without_waiting(pcpus: &PcpuSet, order: Order) -> PcpuSet {
+    let posted = calls().map(|calls| calls.smp_call_function_no_wait(pcpus, noting(order), 0));
+    posted.and_then(Result::ok).map_or(PcpuSet::EMPTY, |posted| posted.accepted)
+}
+
+/// The function that takes note of an order.
+fn noting(order: Order) -> Function {
+    match order {
         Order::None => |_| note(Order::None),
         Order::Load => |_| note(Order::Load),
         Order::Start => |_| note(Order::Start),
@@ -41,11 +56,7 @@ pub fn order(pcpu: PcpuId, order: Order) -> bool {
         Order::Dump => |_| note(Order::Dump),
         Order::Storm => |_| note(Order::Storm),
         Order::Hold => |_| note(Order::Hold),
-    };
-    let deadline = Deadline::after_ms::<X86>(DEADLINE_MS);
-    calls().is_some_and(|calls| {
-        matches!(calls.smp_call_function_single(pcpu, function, 0, deadline), Ok(Reply::Answered(_)))
-    })
+    }
 }
 
 /// On the target: keeps the order for when the call has been acknowledged.

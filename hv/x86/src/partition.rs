@@ -5,6 +5,7 @@ use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use heapless::Vec;
 use partita_abi::bundle::Bundle;
 use partita_core::arch::PcpuId;
+use partita_core::loading::Loading;
 use partita_core::partition::PartitionLife;
 use partita_core::system::{self, PARTITION_PCPUS_MAX};
 use partita_trace::names::StopCause;
@@ -16,7 +17,6 @@ use partita_x86_policy::ports::PortPolicy;
 use crate::arch::kick;
 use crate::clock::Clocks;
 use crate::cpu::percpu;
-use crate::loading::Loading;
 
 /// A partition.
 #[derive(Debug)]

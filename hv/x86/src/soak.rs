@@ -11,16 +11,13 @@ use crate::cpu::percpu::{Order, PCPUS_MAX};
 /// Deadline of each call of a storm: what is not answered by then is lost.
 pub const CALL_DEADLINE_MS: u32 = 5000;
 
-/// Rounds of the storm, for all.
-pub static ROUNDS: AtomicU32 = AtomicU32::new(0);
-/// Milliseconds of the last hold.
-pub static HOLD_MS: AtomicU32 = AtomicU32::new(0);
-
-/// What a pCPU did in a storm.
+/// What a pCPU is to do, and did in a storm.
 #[derive(Debug)]
 pub struct StormPart {
     /// Rounds that are left.
     pub left: AtomicU32,
+    /// Milliseconds that it is to be held.
+    pub hold_ms: AtomicU32,
     made: AtomicU64,
     answered: AtomicU64,
     late: AtomicU64,
@@ -32,6 +29,7 @@ impl StormPart {
     const fn new() -> Self {
         Self {
             left: AtomicU32::new(0),
+            hold_ms: AtomicU32::new(0),
             made: AtomicU64::new(0),
             answered: AtomicU64::new(0),
             late: AtomicU64::new(0),
@@ -72,7 +70,7 @@ pub fn obey(order: Order) {
     match order {
         Order::Storm => take_part(),
         Order::Hold => {
-            let deadline = Deadline::after_ms::<X86>(HOLD_MS.load(Ordering::Relaxed));
+            let deadline = Deadline::after_ms::<X86>(part_of(X86::pcpu()).hold_ms.load(Ordering::Relaxed));
             while !deadline.has_passed(X86::now()) {
                 X86::relax();
             }
@@ -86,7 +84,8 @@ pub fn take_part() {
     let me = X86::pcpu();
     let part = part_of(me);
     let Some(calls) = calls() else { return };
-    for round in 0..ROUNDS.load(Ordering::Relaxed) {
+    // None are left if whoever ordered this has given it up.
+    while let Some(round) = part.left.load(Ordering::Relaxed).checked_sub(1) {
         let mut targets = calls.online();
         targets.remove(me);
         let argument = u64::from(round);
@@ -101,6 +100,6 @@ pub fn take_part() {
         };
         let deadline = Deadline::after_ms::<X86>(CALL_DEADLINE_MS);
         let _ = calls.smp_call_function(&targets, serve, argument, deadline, on_reply);
-        part.left.fetch_sub(1, Ordering::Relaxed);
+        part.left.store(round, Ordering::Relaxed);
     }
 }

@@ -1,9 +1,9 @@
 //! Samples, and exit counts, out of the trace of a boot.
 //!
-//! - [`events`]: the events of a trace region.
-//! - [`payload`]: what the payload measured.
-//! - [`calls`]: what the hypervisor measured of its SMP calls.
-//! - [`gaps`]: what a guest that polls saw of them.
+//! - `events`: the events of a trace region.
+//! - `payload`: what the payload measured.
+//! - `calls`: what the hypervisor measured of its SMP calls.
+//! - `gaps`: what a guest that polls saw of them.
 
 mod calls;
 mod events;

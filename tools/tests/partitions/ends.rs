@@ -7,6 +7,7 @@ use partita_trace::Event;
 use partita_trace::names::StopCause;
 
 const SURVIVOR_CLAIMS: usize = 4;
+const QUIET_CLAIMS: usize = 9;
 const CLOCKS: [Clock; 2] = [Clock::Icount, Clock::Host];
 
 fn end(test: &str, clock: Clock) -> Left {
@@ -100,22 +101,26 @@ fn a_bad_trace_window_is_told_and_left_out() {
 #[test]
 #[ignore = "boots an emulator"]
 fn interrupts_that_a_guest_leaves_behind_harm_nobody() {
+    const LIVES: usize = 12;
+    // The second hold waits for the end of the first, in which the guest comes to its end.
+    const LIFE: [&str; 3] = ["restart guest", "hold 4 60", "hold 4 1"];
+    let changes = [("test=cpu", "test=departs"), ("test=survivor", "test=quiet"), ("pcpus = [1]", "pcpus = [1, 4]")];
+    let commands = [LIFE.repeat(LIVES), vec!["smp", "wrmsr 1 0xc0000103 7"]].concat();
     for clock in CLOCKS {
-        let changes =
-            [("test=cpu", "test=departs"), ("test=survivor", "test=quiet"), ("pcpus = [1]", "pcpus = [1, 4]")];
-        let commands = ["restart guest 100", "hold 5 100", "smp", "wrmsr 1 0xc0000103 7"];
         let left = run_with_commands(&load("guest.toml", &changes), clock, 120, &commands);
         let consoles = left.consoles();
         assert_eq!(left.outcome, RunOutcome::Success, "{consoles}");
-        assert!(
-            left.answers("restart guest 100")[0].starts_with("partition guest was restarted 100 times"),
-            "{consoles}"
-        );
+        for nth in 0..LIVES {
+            let answer = left.answers_to("restart guest", nth);
+            assert!(answer[0].starts_with("partition guest was restarted"), "{consoles}");
+        }
+        // The first life may be over before it gets there; threads of a busy host may be slow.
         let leaves = left.console("guest").lines().filter(|line| line.starts_with("ok ")).count();
-        assert!((1..=101).contains(&leaves), "{consoles}");
+        let least = if clock == Clock::Icount { LIVES } else { LIVES / 2 };
+        assert!((least..=LIVES + 1).contains(&leaves), "{leaves} of {LIVES}\n{consoles}");
         for line in left.answers("smp").iter().skip(1) {
             assert!(line.ends_with("ticks") || line.ends_with("is not asked"), "{line}\n{consoles}");
         }
-        assert_eq!(left.claims(1).1, 0, "{consoles}");
+        left.assert_claims("survivor", QUIET_CLAIMS);
     }
 }

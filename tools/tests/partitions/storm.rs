@@ -1,7 +1,7 @@
 //! Storms of SMP calls: all pCPUs that serve calls call all others at once, whatever their guests do, and while a partition
 //! is restarted. The console counts what was called, answered and run, and the counts must match exactly.
 
-use crate::system::{Left, load, run_with_commands};
+use crate::system::{Left, is_long, load, run_with_commands};
 use partita_host::emulator::Clock;
 use partita_host::outcome::RunOutcome;
 use partita_host::trace::Owner;
@@ -15,11 +15,6 @@ const PASS_TIME: [&str; 2] = ["hold 1 300", "hold 1 1"];
 const PULSE: usize = 1;
 /// A machine of 8 pCPUs, all in use.
 const EIGHT: [(&str, &str); 2] = [("pcpus = 4", "pcpus = 8"), ("pcpus = [2, 3]", "pcpus = [2, 3, 4, 5, 6, 7]")];
-
-/// The long form: on 8 pCPUs, and for ten times as long.
-fn is_long() -> bool {
-    std::env::var("PARTITA_LONG").is_ok_and(|value| value == "1")
-}
 
 fn run(clock: Clock, changes: &[(&str, &str)], commands: &[&str]) -> Left {
     let system = load("storm.toml", changes);

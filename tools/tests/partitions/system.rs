@@ -151,3 +151,8 @@ impl Left {
 fn event(body: &Body) -> Option<Event> {
     if let Body::Event(event) = body { Some(*event) } else { None }
 }
+
+/// The long form: on 8 pCPUs, and for ten times as long.
+pub(crate) fn is_long() -> bool {
+    std::env::var("PARTITA_LONG").is_ok_and(|value| value == "1")
+}

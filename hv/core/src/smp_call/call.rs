@@ -78,7 +78,8 @@ impl Target<'_> {
                 self.slot.withdraw();
                 Settled::Over
             }
-            Phase::Running if expired => Settled::Over,
+            // One that has stopped for a fault will not finish it.
+            Phase::Running if expired || self.mailbox.state() == PcpuState::Stopped => Settled::Over,
             Phase::Posted | Phase::Running => Settled::No,
         }
     }

@@ -44,8 +44,8 @@ pub enum Reply {
     Answered(Answer),
     /// The deadline passed before the target began; the call is withdrawn and will never run.
     Late,
-    /// The deadline passed while the function ran; it will run to its end, and its result is lost. Until then the
-    /// target is [`Reply::Busy`] for this caller.
+    /// The deadline passed while the function ran, or the target stopped in it for a fault of its own. If it goes on, it
+    /// runs to its end, and its result is lost; until then the target is [`Reply::Busy`] for this caller.
     LateRunning,
     /// An earlier call from this pCPU to this target is not over, so that this one was not made.
     Busy,

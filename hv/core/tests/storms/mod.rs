@@ -140,7 +140,7 @@ fn storm(rounds: u64, ticks: u64) -> Told {
                 call_some(calls, &mut random, N, argument(me, number), ticks, &mut told);
                 random.delay();
                 if me >= N - 2 && random.below(4) == 0 {
-                    calls.retire(if me == N - 2 { PcpuState::Parked } else { PcpuState::Stopped });
+                    calls.retire(if me == N - 2 { PcpuState::Parked } else { PcpuState::Offline });
                     random.delay();
                     calls.init_smp_call();
                     calls.handle_smp_call(Threads::now());

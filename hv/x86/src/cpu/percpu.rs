@@ -10,6 +10,7 @@ use core::mem::MaybeUninit;
 use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 use partita_core::arch::PcpuId;
+use partita_core::gate::Gate;
 use partita_trace::names::KickKind;
 use partita_x86_bare::BootBlock;
 use partita_x86_bare::pvh::{BOOT_BLOCK_LEN, BOOT_STACK_TOP};
@@ -179,18 +180,21 @@ pub fn private() -> &'static Private {
 
 /// How a pCPU has to be kicked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
 pub enum KickMode {
     /// Its local APIC is the hypervisor's: an ordinary interrupt.
-    Vector = 0,
+    Vector,
     /// Its local APIC is its guest's: an NMI.
-    Nmi = 1,
+    Nmi,
 }
 
 /// Changes how this pCPU has to be kicked, when it has made sure that the new kind reaches it.
 pub fn set_kick_mode(mode: KickMode) {
     private().kick_kind.set(mode.into());
-    public(private().id).set_kick_mode(mode);
+    let gate = &public(private().id).vector_gate;
+    match mode {
+        KickMode::Vector => gate.open(),
+        KickMode::Nmi => gate.close(),
+    }
 }
 
 impl From<KickMode> for KickKind {
@@ -224,12 +228,9 @@ pub enum Progress {
 #[derive(Debug)]
 pub struct Public {
     apic_id: AtomicU32,
-    kick_mode: AtomicU8,
+    /// Before kicks by vector: closed while its local APIC is its guest's.
+    vector_gate: Gate,
     progress: AtomicU8,
-    /// pCPUs that are about to kick it by vector, at this moment.
-    vector_kickers: AtomicU32,
-    /// The last of them.
-    last_vector_kicker: AtomicU32,
     /// Requests to its vCPU.
     pub requests: RequestWord,
     /// How often its vCPU was started.
@@ -243,10 +244,8 @@ pub struct Public {
 static PUBLIC: [Public; PCPUS_MAX] = [const {
     Public {
         apic_id: AtomicU32::new(0),
-        kick_mode: AtomicU8::new(KickMode::Vector as u8),
+        vector_gate: Gate::new(),
         progress: AtomicU8::new(Progress::Offline as u8),
-        vector_kickers: AtomicU32::new(0),
-        last_vector_kicker: AtomicU32::new(0),
         requests: RequestWord::new(),
         starts: AtomicU32::new(0),
         is_start_wanted: AtomicBool::new(false),
@@ -276,35 +275,25 @@ impl Public {
     /// How it has to be kicked now.
     #[inline(always)]
     pub fn kick_mode(&self) -> KickMode {
-        if self.kick_mode.load(Ordering::Acquire) == KickMode::Nmi as u8 { KickMode::Nmi } else { KickMode::Vector }
+        if self.vector_gate.is_open() { KickMode::Vector } else { KickMode::Nmi }
     }
 
-    fn set_kick_mode(&self, mode: KickMode) {
-        // Sequentially consistent: the store comes before the look at `vector_kickers`, as a kicker's note there comes
-        // before its second look at the mode. So a kicker that this pCPU does not see, sees the new mode.
-        self.kick_mode.store(mode as u8, Ordering::SeqCst);
-    }
-
-    /// Runs `send` if the pCPU is still to be kicked by vector, and says so; it does not change over meanwhile.
+    /// Runs `send` if the pCPU is still to be kicked by vector, and says so; it does not get its local APIC handed over
+    /// meanwhile.
     pub fn kick_by_vector(&self, kicker: PcpuId, send: impl FnOnce()) -> bool {
-        self.vector_kickers.fetch_add(1, Ordering::SeqCst);
-        self.last_vector_kicker.store(kicker.0.into(), Ordering::Relaxed);
-        let still = self.kick_mode.load(Ordering::SeqCst) == KickMode::Vector as u8;
-        if still {
+        self.vector_gate.pass(kicker, || {
             send();
-        }
-        // The write of the ICR does not serialise: the fences have it done before the note is gone. How long the interrupt
-        // is under way then, nobody knows; but a guest starts with its local APIC software-disabled, which drops it.
-        // SAFETY: fences.
-        unsafe { asm!("mfence", "lfence", options(nostack, preserves_flags)) };
-        self.vector_kickers.fetch_sub(1, Ordering::Release);
-        still
+            // The write of the ICR does not serialise: the fences have it done before this kicker is past the gate. How
+            // long the interrupt is under way then, nobody knows; but a guest starts with its local APIC
+            // software-disabled, which drops it.
+            // SAFETY: fences.
+            unsafe { asm!("mfence", "lfence", options(nostack, preserves_flags)) };
+        })
     }
 
     /// Who is about to kick this pCPU by vector, if anyone: asked by itself after it has changed over to NMIs.
     pub fn vector_kicker(&self) -> Option<PcpuId> {
-        let none = self.vector_kickers.load(Ordering::SeqCst) == 0;
-        if none { None } else { Some(PcpuId(self.last_vector_kicker.load(Ordering::Relaxed) as u16)) }
+        self.vector_gate.straggler()
     }
 
     /// How far it has come.

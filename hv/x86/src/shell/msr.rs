@@ -3,7 +3,7 @@
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use partita_core::arch::PcpuId;
-use partita_core::smp_call::{Deadline, Reply};
+use partita_core::smp_call::{Deadline, Phase, Reply};
 use partita_x86_policy::operator_msr;
 
 use super::report_reply;
@@ -94,7 +94,12 @@ pub(super) fn write(pcpu: PcpuId, msr: u32, value: u64) {
         place.note(written.is_err());
         0
     };
-    // Read by the function, before it answers or not at all: this core does not call it again before.
+    // An earlier call that this core has given up may still have to read its value.
+    let phase = calls().and_then(|calls| calls.phase(pcpu, percpu::private().id));
+    if !matches!(phase, Some(Phase::Idle | Phase::Done)) {
+        report_reply(pcpu, Ok(Reply::Busy));
+        return;
+    }
     place_of(pcpu).set_value(value);
     let Some(_) = ask(pcpu, function, msr.into()) else { return };
     if place_of(pcpu).has_faulted() {

@@ -20,7 +20,7 @@ use crate::println;
 use crate::set_up::Hypervisor;
 
 /// How long a pCPU may take to answer `smp`.
-const ANSWER_DEADLINE_MS: u32 = 100;
+const ANSWER_DEADLINE_MS: u32 = 1000;
 
 const PARTITIONS: Table<7> = Table::new([
     Column::right("NO", 2),

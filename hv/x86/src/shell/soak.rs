@@ -16,7 +16,7 @@ use crate::cpu::percpu::Order;
 use crate::orders::{order, wait_until};
 use crate::println;
 use crate::set_up::Hypervisor;
-use crate::soak::{CALL_DEADLINE_MS, HOLD_MS, ROUNDS, part_of, take_part};
+use crate::soak::{CALL_DEADLINE_MS, part_of, take_part};
 
 /// How long a storm may stand still.
 const STILL_MS: u32 = 3 * CALL_DEADLINE_MS;
@@ -92,7 +92,6 @@ impl Hypervisor {
 
 /// Begins a storm: `callers` are to call, this pCPU by itself.
 fn begin(rounds: u32, callers: &PcpuSet, all: &PcpuSet) {
-    ROUNDS.store(rounds, Ordering::Relaxed);
     for pcpu in all {
         part_of(pcpu).begin(if callers.contains(pcpu) { rounds } else { 0 });
     }
@@ -131,7 +130,8 @@ fn show(all: &PcpuSet) {
     }
     row(format_args!("all"), total);
     let [made, answered, late, other, served] = total;
-    let verdict = if made == answered && served == made { "each was answered, and ran once" } else { "NOT EXACT" };
+    let verdict =
+        if made > 0 && made == answered && served == made { "each was answered, and ran once" } else { "NOT EXACT" };
     println!("storm: {made} calls, {answered} answered, {late} late, {other} not asked, {served} served: {verdict}");
 }
 
@@ -161,7 +161,7 @@ pub(super) fn hold(pcpu: PcpuId, milliseconds: u32) {
         println!("no {pcpu}; the machine has {count} pCPUs, from 0 on");
         return;
     }
-    HOLD_MS.store(milliseconds, Ordering::Relaxed);
+    part_of(pcpu).hold_ms.store(milliseconds, Ordering::Relaxed);
     if order(pcpu, Order::Hold) {
         println!("{pcpu} is held for {milliseconds} ms");
     } else {

@@ -1,6 +1,6 @@
 //! How the loading of a partition's memory stands.
 
-use core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use crate::sync::{AtomicU8, AtomicU64, Ordering, const_unless_loom};
 
 /// How the loading of a partition stands, for the housekeeping core that orders it and the pCPU that does it.
 ///
@@ -10,7 +10,7 @@ use core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 ///   +---give_up-----+
 /// ```
 /// Both may leave `Wanted`, by compare-and-swap: an order that comes late finds nothing wanted.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Loading {
     /// Steps done.
     progress: AtomicU64,
@@ -35,6 +35,13 @@ const DONE: u8 = 3;
 const MISFIT: u8 = 4;
 
 impl Loading {
+    const_unless_loom! {
+        /// None yet.
+        pub fn new() -> Self {
+            Self { progress: AtomicU64::new(0), state: AtomicU8::new(IDLE) }
+        }
+    }
+
     fn change(&self, from: u8, to: u8) -> bool {
         // Acquire and release: who claims it sees the memory mapped.
         self.state.compare_exchange(from, to, Ordering::AcqRel, Ordering::Relaxed).is_ok()
@@ -83,5 +90,31 @@ impl Loading {
             MISFIT => Outcome::Misfit,
             _ => Outcome::Pending,
         }
+    }
+}
+
+impl Default for Loading {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_order_that_comes_late_finds_nothing_wanted() {
+        let loading = Loading::new();
+        assert!(!loading.claim());
+        assert!(loading.want() && loading.give_up() && !loading.claim());
+        assert!(loading.want() && loading.claim() && !loading.give_up());
+        assert!(loading.runs() && !loading.want(), "an earlier one still runs");
+        assert_eq!(loading.outcome(), Outcome::Pending);
+        loading.finish(false);
+        assert_eq!((loading.runs(), loading.outcome()), (false, Outcome::Misfit));
+        assert!(loading.want() && loading.claim());
+        loading.finish(true);
+        assert_eq!(loading.outcome(), Outcome::Done);
     }
 }
