@@ -190,7 +190,7 @@ named! {
         Offline = 0 => "offline",
         /// It runs, in its guest or for the hypervisor, and answers calls.
         Online = 1 => "online",
-        /// It waits for a partition to be started, and answers calls.
+        /// It sleeps for good, as it belongs to no partition.
         Parked = 2 => "parked",
         /// It has stopped for good and answers nothing.
         Stopped = 3 => "stopped",

@@ -240,7 +240,8 @@ proptest! {
         check(&machine);
     }
 
-    /// Nobody dies, and nobody has a deadline, but some go away for good: each call comes to an end all the same, and nobody is late.
+    /// Nobody dies, and nobody has a deadline, but some go away for good: each call comes to an end all the same, and nobody
+    /// is late.
     #[test]
     fn without_a_deadline_nobody_waits_for_ever(
         scripts in scripts(),

@@ -38,8 +38,8 @@ pub fn timer_periodic(count: u32) {
 const LOOKS_MAX: usize = 256;
 
 /// Puts the local APIC of this pCPU, which is its guest's, into the state that an INIT leaves (SDM vol. 3, "Local APIC
-/// State After It Has Received an INIT"), and forgets what is pending. Interrupts are off on entry and return, but nothing else holds them back: what
-/// is pending can only be got rid of by taking it.
+/// State After It Has Received an INIT"), and forgets what is pending. Interrupts are off on entry and return, but nothing
+/// else holds them back: what is pending can only be got rid of by taking it.
 pub fn reset() {
     hand_over();
     enable();

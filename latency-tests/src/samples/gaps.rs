@@ -30,8 +30,9 @@ pub(super) fn of_row(
     Ok(gaps.into_iter().map(sample).collect())
 }
 
-/// The gaps that the payload saw: the first `wanted` of them, but for one that was cut. Each must hold exactly one call that pCPU `target` served, and each
-/// call in their time must lie in one. For each gap the pCPU must have left its guest, and for nothing but kicks.
+/// The gaps that the payload saw: the first `wanted` of them, but for one that was cut. Each must hold exactly one call that
+/// pCPU `target` served, and each call in their time must lie in one. For each gap the pCPU must have left its guest, and for
+/// nothing but kicks.
 fn all(payload: &Events, hypervisor: &Events, target: u16, wanted: u32) -> Result<Vec<Gap>, String> {
     let mut gaps = payload::with_times(payload, Row::SmpCallGapSeen, wanted.saturating_add(SPARE_GAPS))?;
     let mut exits: Vec<u64> = served_by(hypervisor, target).iter().map(|served| served.exit).collect();

@@ -4,6 +4,7 @@ use crate::system::{Left, load, run_with_commands};
 use partita_host::emulator::Clock;
 use partita_host::outcome::RunOutcome;
 use partita_host::trace::Owner;
+use partita_trace::Event;
 use partita_trace::histogram::HistogramId;
 use partita_trace::names::ExitReason;
 
@@ -109,6 +110,15 @@ fn tables_show_what_is() {
     }
     // Nobody's: it was parked.
     assert_eq!(rows[3..], ["3 3 parked sleeps for good vector 0 is not asked"]);
+
+    // Each was asked for its time at boot.
+    let clocks = left.events(0).into_iter().filter_map(|(_, event)| match event {
+        Event::PcpuClock { pcpu, ahead, behind } => Some((pcpu, ahead + behind)),
+        _ => None,
+    });
+    let clocks: Vec<_> = clocks.collect();
+    assert_eq!(clocks.iter().map(|clock| clock.0).collect::<Vec<_>>(), [1, 2, 3]);
+    assert!(clocks.iter().all(|clock| (1..10_000).contains(&clock.1)), "{clocks:?}");
 
     // Nothing exits between these commands, and after them, as the guests only spin and halt and are not called.
     let exits = left.answers("exits");

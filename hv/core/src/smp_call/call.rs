@@ -341,8 +341,9 @@ impl<'a, A: Arch> SmpCalls<'a, A> {
         });
     }
 
-    /// Waits until all that were asked have settled; returns whether the deadline has come, and who retired before. One after the other: the wait
-    /// is over when the last one has settled, whichever that is, and all settle when the deadline has come.
+    /// Waits until all that were asked have settled; returns whether the deadline has come, and who retired before. One
+    /// after the other: the wait is over when the last one has settled, whichever that is, and all settle when the deadline
+    /// has come.
     fn wait(&self, me: PcpuId, inbox: Inbox<'a, A>, asked: &PcpuSet, deadline: Deadline) -> (bool, PcpuSet) {
         let mut expired = false;
         let mut gone = PcpuSet::EMPTY;
