@@ -14,7 +14,7 @@ use crate::println;
 use crate::set_up::Hypervisor;
 
 /// How long a guest runs at least, between two restarts in a row.
-pub(super) const RUN_MS: u32 = 1;
+const RUN_MS: u32 = 1;
 
 impl Hypervisor {
     pub(super) fn obey_stop(&mut self, name: PartitionName<'_>) {

@@ -121,7 +121,8 @@ impl Hypervisor {
         }
     }
 
-    fn exits(&self, pcpu: PcpuId, reason: ExitReason) -> u64 {
+    /// Exits of a pCPU for a reason, since boot.
+    pub(super) fn exits(&self, pcpu: PcpuId, reason: ExitReason) -> u64 {
         self.region.histogram(pcpu.0, HistogramId::Exit(reason)).map_or(0, |histogram| histogram.count())
     }
 

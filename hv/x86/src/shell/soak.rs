@@ -8,18 +8,26 @@ use partita_console::units::Count;
 use partita_core::arch::{Arch, PcpuId};
 use partita_core::pcpu_set::PcpuSet;
 use partita_core::smp_call::Deadline;
+use partita_trace::names::ExitReason;
 
-use super::lifecycle::RUN_MS;
 use crate::arch::{X86, calls};
 use crate::console::Echo;
 use crate::cpu::percpu::Order;
 use crate::orders::{order, wait_until};
+use crate::partition::Partition;
 use crate::println;
 use crate::set_up::Hypervisor;
 use crate::soak::{CALL_DEADLINE_MS, part_of, take_part};
 
 /// How long a storm may stand still.
 const STILL_MS: u32 = 3 * CALL_DEADLINE_MS;
+
+/// A partition that is restarted beside a storm lives until its guest has caused so many exits by itself...
+const LIFE_EXITS: u64 = 64;
+/// ...or until so many milliseconds have passed.
+const LIFE_MS: u32 = 100;
+/// Restarts beside a storm, at least: so that there is a whole life between two of them.
+const RESTARTS_MIN: u32 = 2;
 
 const TABLE: Table<6> = Table::new([
     Column::left("PCPU", 8),
@@ -71,14 +79,17 @@ impl Hypervisor {
         begin(rounds, &callers, &all);
         let mut restarts = 0_u32;
         let still_ms = |before| wait_until(Deadline::after_ms::<X86>(STILL_MS), || left(&callers) != before);
-        while left(&callers) > 0 {
+        while left(&callers) > 0 || restarts < RESTARTS_MIN {
+            let exits_before = self.exits_by_itself(partition);
             if let Err(error) = self.restart(partition) {
                 println!("partition {} is not restarted after {restarts} restarts: {error}", partition.config.name);
                 return;
             }
             restarts += 1;
-            // So that calls find its guest running, too.
-            wait_until(Deadline::after_ms::<X86>(RUN_MS), || left(&callers) == 0);
+            // So that calls find its guest running, too, however slowly its pCPU gets there.
+            wait_until(Deadline::after_ms::<X86>(LIFE_MS), || {
+                self.exits_by_itself(partition).wrapping_sub(exits_before) >= LIFE_EXITS
+            });
             let before = left(&callers);
             if before > 0 && !still_ms(before) {
                 println!("the storm stands still: {before} rounds are left");
@@ -87,6 +98,12 @@ impl Hypervisor {
         }
         show(&all);
         println!("partition {} was restarted {restarts} times meanwhile", partition.config.name);
+    }
+
+    /// Exits of a partition's vCPUs that were not kicks.
+    fn exits_by_itself(&self, partition: &Partition) -> u64 {
+        let own = ExitReason::ALL.iter().filter(|reason| **reason != ExitReason::Kick);
+        partition.pcpus.iter().flat_map(|&pcpu| own.clone().map(move |reason| self.exits(pcpu, *reason))).sum()
     }
 }
 
