@@ -1,7 +1,7 @@
 # The tests, in the order they run: sourced by ci/test.sh, which has `run` and `skip`.
 
 bare=x86_64-unknown-none
-bare_crates="-p partita-hv -p partita-x86 -p partita-x86-bare -p partita-rt -p partita-payload-guest-tests -p partita-payload-latency -p partita-payload-neighbour -p partita-payload-pulse"
+bare_crates="-p partita-hv -p partita-x86 -p partita-x86-bare -p partita-rt -p partita-payload-devices -p partita-payload-entries -p partita-payload-guest-tests -p partita-payload-hostile -p partita-payload-latency -p partita-payload-metronome -p partita-payload-neighbour -p partita-payload-pulse"
 common_crates="-p partita-abi -p partita-console -p partita-core -p partita-trace"
 fuzz_seconds=$([ "$long" -eq 1 ] && echo 30 || echo 5)
 

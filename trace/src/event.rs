@@ -121,7 +121,8 @@ events! {
             ticks: u64, 0, 64, Ticks;
         ]
         b: [
-            /// What the reason is about: MSR, CPUID leaf, guest-physical address, the vendor's exit code for `Other`.
+            /// What the reason is about: MSR, CPUID leaf, guest-physical address, what an OUT writes, the vendor's exit code
+            /// for `Other`.
             detail: u64, 0, 64, Hex;
         ]
     }

@@ -116,6 +116,12 @@ named! {
         SiblingEnded = 10 => "sibling vCPU ended",
         /// Any other cause.
         Other = 11 => "other",
+        /// It powered itself off: a success.
+        PowerOff = 12 => "powered off",
+        /// It rebooted itself.
+        Reboot = 13 => "rebooted",
+        /// Its image is bad, and the system starts without it.
+        NoImage = 14 => "no image",
     }
 }
 

@@ -15,7 +15,7 @@ const CRC32: Crc<u32> = Crc::<u32>::new(&CRC_32_ISO_HDLC);
 /// First eight bytes of a bundle.
 pub const MAGIC: [u8; 8] = *b"PARTITAB";
 /// Version of the container and of the configuration in it. A hypervisor takes exactly its own.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 /// Bytes of the header.
 pub const HEADER_LEN: usize = 64;
 /// Bytes of one entry of the section table.

@@ -14,8 +14,11 @@ pub const LEAF_TIMING: u32 = 0x4000_0101;
 /// serial port that is its console, 0 for none.
 pub const LEAF_PARTITION: u32 = 0x4000_0102;
 
+/// EAX = how often this partition was started, this time included: from 1; EBX = ECX = EDX = 0.
+pub const LEAF_LIFE: u32 = 0x4000_0103;
+
 /// Highest leaf of the Partita range.
-pub const LEAF_MAX: u32 = LEAF_PARTITION;
+pub const LEAF_MAX: u32 = LEAF_LIFE;
 
 /// Twelve bytes in EBX, ECX, EDX of [`LEAF_SIGNATURE`], little-endian.
 pub const SIGNATURE: [u8; 12] = *b"PartitaRTHyp";

@@ -23,3 +23,22 @@ pub const HOST_LEN: u64 = FIRMWARE_LEN - ACPI_LEN;
 pub const MEMORY_MAX: u64 = 3 << 30;
 /// Smallest memory of one partition, and the granule of its size and of its host-physical address.
 pub const MEMORY_GRANULE: u64 = 2 << 20;
+
+/// I/O port of the sleep control register that the FADT names: a byte with [`SLEEP_ENABLE`] and the sleep type
+/// [`SLEEP_TYPE_OFF`] powers the partition off (ACPI 6.5, section 4.8.3.7).
+pub const SLEEP_CONTROL_PORT: u16 = 0x4004;
+/// I/O port of the sleep status register that the FADT names. It reads 0.
+pub const SLEEP_STATUS_PORT: u16 = 0x4005;
+/// Bit of the sleep control register that starts what the sleep type says.
+pub const SLEEP_ENABLE: u8 = 1 << 5;
+/// Where the sleep type, of three bits, lies in the sleep control register.
+pub const SLEEP_TYPE_SHIFT: u32 = 2;
+/// Sleep type of power-off, as `\_S5` in the DSDT says.
+pub const SLEEP_TYPE_OFF: u8 = 5;
+
+/// I/O port of the reset register that the FADT names: a PC's reset control register.
+pub const RESET_PORT: u16 = 0xCF9;
+/// What the FADT says is to be written there.
+pub const RESET_VALUE: u8 = 6;
+/// Bit of the reset control register that resets.
+pub const RESET_NOW: u8 = 1 << 2;

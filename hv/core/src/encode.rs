@@ -6,7 +6,7 @@
 use crate::system::SystemConfig;
 
 /// Bytes that hold every system description in its encoding.
-pub const ENCODED_MAX: usize = 4096;
+pub const ENCODED_MAX: usize = 16 << 10;
 
 /// Why a system description could not be encoded or decoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,7 +108,11 @@ mod tests {
             entry: Entry::Pvh { entry: 0x10_0040, start_info: 0xE_4000 },
             identity: Identity::Partita,
             console: None,
+            io_ports: heapless::Vec::new(),
+            mmio: heapless::Vec::new(),
             expect: Expectation::Finish,
+            on_reboot: OnReboot::Restart,
+            is_required: true,
         };
         let linux = Partition {
             name: Name::try_from("linux").unwrap(),
@@ -117,7 +121,11 @@ mod tests {
             entry: Entry::Linux64 { entry: 0x100_0200, boot_params: 1, page_tables: 2, gdt: 3 },
             identity: Identity::Linux,
             console: Some(SerialPort::Com3),
+            io_ports: [PortRange { first: 0xE9, last: 0x102 }].into_iter().collect(),
+            mmio: [MmioRange { gpa: 0x1000, hpa: 0x2000, bytes: 0x80 }].into_iter().collect(),
             expect: Expectation::Run,
+            on_reboot: OnReboot::End,
+            is_required: false,
             ..rt0.clone()
         };
         SystemConfig {
@@ -146,7 +154,11 @@ mod tests {
             entry: Entry::Linux64 { entry: u64::MAX, boot_params: u64::MAX, page_tables: u64::MAX, gdt: u64::MAX },
             identity: Identity::Linux,
             console: Some(SerialPort::Com4),
-            expect: Expectation::Run,
+            io_ports: [PortRange { first: u16::MAX, last: u16::MAX }; PORT_RANGES_MAX].into_iter().collect(),
+            mmio: [MmioRange { gpa: u64::MAX, hpa: u64::MAX, bytes: u64::MAX }; MMIO_RANGES_MAX].into_iter().collect(),
+            expect: Expectation::Anything,
+            on_reboot: OnReboot::End,
+            is_required: false,
         };
         SystemConfig {
             name: name(),
@@ -180,17 +192,21 @@ mod tests {
         golden.extend([0x80, 0x80, 0x80, 0x20]); // memory_bytes
         golden.push(0); // memory_at
         golden.extend([0, 0xC0, 0x80, 0x40, 0x80, 0x80, 0x39]); // entry
-        golden.extend([0, 0, 0]); // identity, console, expect
+        golden.extend([0, 0, 0, 0]); // identity, console, io_ports, mmio
+        golden.extend([0, 0, 1]); // expect, on_reboot, is_required
         golden.extend(b"\x05linux");
         golden.extend([1, 1]); // pcpus
         golden.push(0); // lapic
         golden.extend([0x80, 0x80, 0x80, 0x20]); // memory_bytes
         golden.extend([1, 0x80, 0x80, 0x80, 0x80, 0x02]); // memory_at
         golden.extend([1, 0x80, 0x84, 0x80, 0x08, 1, 2, 3]); // entry
-        golden.extend([1, 1, 1, 1]); // identity, console, expect
+        golden.extend([1, 1, 1]); // identity, console
+        golden.extend([1, 0xE9, 0x01, 0x82, 0x02]); // io_ports
+        golden.extend([1, 0x80, 0x20, 0x80, 0x40, 0x80, 0x01]); // mmio
+        golden.extend([1, 1, 0]); // expect, on_reboot, is_required
         assert_eq!(encoded(&small()), golden);
         assert_eq!(decode(&golden), Ok(small()));
-        assert_eq!(partita_abi::bundle::VERSION, 2, "new bytes for a new version, and the other way round");
+        assert_eq!(partita_abi::bundle::VERSION, 3, "new bytes for a new version, and the other way round");
     }
 
     #[test]

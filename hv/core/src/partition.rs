@@ -149,6 +149,8 @@ pub struct Tally {
     pub running: usize,
     /// Expected to run, but over.
     pub ended_early: usize,
+    /// Nothing is expected of them.
+    pub free: usize,
 }
 
 impl Tally {
@@ -162,6 +164,7 @@ impl Tally {
                 (Expectation::Finish, _) => &mut tally.unfinished,
                 (Expectation::Run, state) if state.is_over() => &mut tally.ended_early,
                 (Expectation::Run, _) => &mut tally.running,
+                (Expectation::Anything, _) => &mut tally.free,
             };
             *count += 1;
         }
@@ -200,7 +203,7 @@ mod tests {
     const DONE: PartitionState = PartitionState::Ended(0);
     const BAD: PartitionState = PartitionState::Ended(17);
     const STOPPED: PartitionState = PartitionState::Stopped { cause: 3, detail: 0xFEE0_0000 };
-    use Expectation::{Finish, Run};
+    use Expectation::{Anything, Finish, Run};
     use PartitionState::{Loading, Running};
 
     #[test]
@@ -266,6 +269,11 @@ mod tests {
             (Verdict::Running, &[(Run, DONE), (Finish, Running)]),
             // What should run may not end, even with success.
             (Verdict::Failed, &[(Run, DONE), (Finish, DONE)]),
+            // What may do anything is neither waited for nor a failure.
+            (Verdict::Success, &[(Anything, Running), (Finish, DONE)]),
+            (Verdict::Success, &[(Anything, STOPPED), (Finish, DONE)]),
+            (Verdict::Running, &[(Anything, STOPPED), (Finish, Running)]),
+            (Verdict::Running, &[(Anything, STOPPED), (Anything, DONE)]),
             // Nobody is expected to finish.
             (Verdict::Running, &[(Run, Running), (Run, Running)]),
             (Verdict::Running, &[(Run, Running), (Run, STOPPED)]),

@@ -10,6 +10,10 @@ use serde::{Deserialize, Serialize};
 pub const PARTITIONS_MAX: usize = 16;
 /// Most pCPUs of one partition.
 pub const PARTITION_PCPUS_MAX: usize = 32;
+/// Most ranges of I/O ports that one partition is given.
+pub const PORT_RANGES_MAX: usize = 16;
+/// Most ranges of device memory that one partition is given.
+pub const MMIO_RANGES_MAX: usize = 8;
 /// Longest name of a system or a partition, in bytes.
 pub const NAME_MAX: usize = 32;
 
@@ -80,8 +84,46 @@ pub struct Partition {
     pub identity: Identity,
     /// The serial port it owns.
     pub console: Option<SerialPort>,
+    /// I/O ports of devices that it owns, beside its serial port.
+    pub io_ports: Vec<PortRange, PORT_RANGES_MAX>,
+    /// Memory of devices that it owns.
+    pub mmio: Vec<MmioRange, MMIO_RANGES_MAX>,
     /// What its end means for the run.
     pub expect: Expectation,
+    /// What follows when its guest reboots.
+    pub on_reboot: OnReboot,
+    /// Whether the system is to run only with it: else, if its image is bad, the others start without it.
+    pub is_required: bool,
+}
+
+/// I/O ports of a device that a partition owns: the guest reaches them without an exit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortRange {
+    /// The first port.
+    pub first: u16,
+    /// The last port.
+    pub last: u16,
+}
+
+/// Memory of a device that a partition owns: the guest reaches it without an exit, uncached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MmioRange {
+    /// Where the guest sees it: a multiple of 4 KiB behind its memory.
+    pub gpa: u64,
+    /// Where it is: a multiple of 4 KiB that is no RAM.
+    pub hpa: u64,
+    /// Bytes, a multiple of 4 KiB.
+    pub bytes: u64,
+}
+
+/// What follows when a guest reboots.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum OnReboot {
+    /// The partition starts again, loaded anew.
+    #[default]
+    Restart,
+    /// The partition ends, which is a success as a power-off is.
+    End,
 }
 
 /// Who owns the local APIC of a partition's pCPUs.
@@ -114,6 +156,34 @@ pub enum Entry {
         /// The first GDT: 0x10 is code, 0x18 is data.
         gdt: u64,
     },
+    /// Multiboot 1: 32-bit protected mode without paging, EAX = 0x2BADB002, EBX = information
+    /// (Multiboot Specification 0.6.96, section 3.2).
+    Multiboot {
+        /// First instruction.
+        entry: u32,
+        /// The multiboot information structure.
+        info: u32,
+    },
+    /// Long mode, identity-mapped, RDI = PVH start info: an ELF64 without a boot protocol, or a flat image.
+    Long {
+        /// First instruction.
+        entry: u64,
+        /// The `hvm_start_info`.
+        start_info: u64,
+        /// Root of the first page tables.
+        page_tables: u64,
+        /// The first GDT: 0x10 is code, 0x18 is data.
+        gdt: u64,
+    },
+    /// Real mode, as after a start-up IPI but at any address below 1 MiB: a flat image.
+    Real {
+        /// Selector of CS; its base is 16 times that.
+        segment: u16,
+        /// IP.
+        offset: u16,
+    },
+    /// Nothing to start: its image is bad, and the system starts without it.
+    Missing,
 }
 
 /// What a guest is told about its hypervisor in CPUID.
@@ -143,6 +213,8 @@ pub enum Expectation {
     Finish,
     /// It runs for as long as the others do; its end is a failure.
     Run,
+    /// Whatever becomes of it is right: the run neither waits for it nor fails with it.
+    Anything,
 }
 
 impl core::fmt::Display for SerialPort {
@@ -152,5 +224,11 @@ impl core::fmt::Display for SerialPort {
             Self::Com3 => "COM3",
             Self::Com4 => "COM4",
         })
+    }
+}
+
+impl core::fmt::Display for PortRange {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "{:#x}-{:#x}", self.first, self.last)
     }
 }

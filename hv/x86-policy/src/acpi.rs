@@ -1,10 +1,16 @@
-//! The ACPI tables of a guest: RSDP, XSDT, FADT (hardware-reduced), an empty DSDT, and a MADT that names the
-//! partition's vCPUs by their x2APIC IDs (ACPI 6.5, chapter 5).
+//! The ACPI tables of a guest: RSDP, XSDT, FADT (hardware-reduced), DSDT, and a MADT that names the partition's vCPUs by
+//! their x2APIC IDs (ACPI 6.5, chapter 5).
 //!
-//! Nothing else is described: no I/O APIC, no timer, no device. A guest has its local APIC and its TSC.
+//! They say how to power off and to reset, and where the partition's serial port is, which has no interrupt. Nothing else is
+//! described: no I/O APIC, no timer, no other device. A guest has its local APIC and its TSC.
 
+use partita_abi::guest::{RESET_PORT, RESET_VALUE, SLEEP_CONTROL_PORT, SLEEP_STATUS_PORT, SLEEP_TYPE_OFF};
+use partita_core::system::SerialPort;
+
+use crate::aml::Aml;
 use crate::apic_view::{ApicView, VCPUS_MAX};
 use crate::msr_values::APIC_PAGE;
+use crate::ports::{SERIAL_LEN, serial_base};
 
 // Where the tables lie from the RSDP on, each on 64 bytes.
 const RSDP: usize = 0;
@@ -15,8 +21,8 @@ const XSDT_LEN: usize = HEADER_LEN + 2 * 8;
 const FADT: usize = 0x80;
 const FADT_LEN: usize = 276;
 const DSDT: usize = 0x1C0;
-const DSDT_LEN: usize = HEADER_LEN;
-const MADT: usize = 0x200;
+const DSDT_LEN_MAX: usize = MADT - DSDT;
+const MADT: usize = 0x280;
 const MADT_FIXED_LEN: usize = HEADER_LEN + 8;
 const X2APIC_ENTRY: u8 = 9;
 const X2APIC_ENTRY_LEN: usize = 16;
@@ -25,7 +31,7 @@ const HEADER_LEN: usize = 36;
 /// Bytes that the tables take at most.
 pub const TABLES_LEN: usize = MADT + MADT_FIXED_LEN + VCPUS_MAX * X2APIC_ENTRY_LEN;
 const _: () = assert!(TABLES_LEN as u64 <= partita_abi::guest::ACPI_LEN);
-const _: () = assert!(FADT + FADT_LEN <= DSDT && XSDT + XSDT_LEN <= FADT && DSDT + DSDT_LEN <= MADT);
+const _: () = assert!(FADT + FADT_LEN <= DSDT && XSDT + XSDT_LEN <= FADT && HEADER_LEN <= DSDT_LEN_MAX);
 
 const OEM_ID: &[u8; 6] = b"PARTIT";
 const OEM_TABLE_ID: &[u8; 8] = b"PARTITA ";
@@ -36,13 +42,20 @@ const FADT_DSDT: usize = 40;
 const FADT_PROFILE: usize = 45;
 const FADT_BOOT_ARCH: usize = 109;
 const FADT_FLAGS: usize = 112;
+const FADT_RESET_REG: usize = 116;
+const FADT_RESET_VALUE: usize = 128;
 const FADT_X_DSDT: usize = 140;
+const FADT_SLEEP_CONTROL_REG: usize = 244;
+const FADT_SLEEP_STATUS_REG: usize = 256;
 const FADT_HYPERVISOR: usize = 268;
 const PROFILE_ENTERPRISE_SERVER: u8 = 4;
 /// No VGA to probe; no 8042 and no legacy devices either, whose bits stay 0. The CMOS clock is there.
 const BOOT_ARCH_NO_VGA: u16 = 1 << 2;
-/// WBINVD works; no fixed ACPI hardware.
-const FLAGS: u32 = 1 << 0 | 1 << 20;
+/// WBINVD works; there is a reset register; no fixed ACPI hardware.
+const FLAGS: u32 = 1 << 0 | 1 << 10 | 1 << 20;
+
+/// A PC's serial port, compatible with the 16550A.
+const PNP_16550A: u16 = 0x0501;
 
 /// The area for the tables is too small.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,24 +72,30 @@ impl core::fmt::Display for TooSmall {
 
 impl core::error::Error for TooSmall {}
 
-/// Builds the tables for the vCPUs of `view` at the start of `area`, which the guest sees at the guest-physical
-/// address `gpa` (the RSDP's). The rest of `area` is left alone.
+/// Builds the tables for the vCPUs of `view` and the serial port `console` at the start of `area`, which the guest sees at
+/// the guest-physical address `gpa` (the RSDP's). The rest of `area` is left alone.
 ///
 /// # Errors
 /// `area` is shorter than [`TABLES_LEN`].
-pub fn write_tables(area: &mut [u8], gpa: u64, view: &ApicView) -> Result<(), TooSmall> {
+pub fn write_tables(area: &mut [u8], gpa: u64, view: &ApicView, console: Option<SerialPort>) -> Result<(), TooSmall> {
     let actual = area.len();
     let mut tables = Tables(area.first_chunk_mut().ok_or(TooSmall { actual })?);
     tables.0.fill(0);
     let at = |table: usize| gpa.wrapping_add(table as u64).to_le_bytes();
 
-    tables.header(DSDT, b"DSDT", 2, DSDT_LEN);
+    let body = tables.0.get_mut(DSDT + HEADER_LEN..MADT).and_then(|area| describe_devices(area, console));
+    // The longest of the few bodies there are fits, as a test shows.
+    tables.header(DSDT, b"DSDT", 2, HEADER_LEN + body.unwrap_or(0));
 
     tables.put(FADT + FADT_DSDT, &(gpa.wrapping_add(DSDT as u64) as u32).to_le_bytes());
     tables.put(FADT + FADT_PROFILE, &[PROFILE_ENTERPRISE_SERVER]);
     tables.put(FADT + FADT_BOOT_ARCH, &BOOT_ARCH_NO_VGA.to_le_bytes());
     tables.put(FADT + FADT_FLAGS, &FLAGS.to_le_bytes());
+    tables.put(FADT + FADT_RESET_REG, &byte_port(RESET_PORT));
+    tables.put(FADT + FADT_RESET_VALUE, &[RESET_VALUE]);
     tables.put(FADT + FADT_X_DSDT, &at(DSDT));
+    tables.put(FADT + FADT_SLEEP_CONTROL_REG, &byte_port(SLEEP_CONTROL_PORT));
+    tables.put(FADT + FADT_SLEEP_STATUS_REG, &byte_port(SLEEP_STATUS_PORT));
     tables.put(FADT + FADT_HYPERVISOR, OEM_TABLE_ID);
     tables.header(FADT, b"FACP", 6, FADT_LEN);
 
@@ -104,6 +123,38 @@ pub fn write_tables(area: &mut [u8], gpa: u64, view: &ApicView) -> Result<(), To
     tables.sum(RSDP, RSDP_V1_LEN, RSDP + 8);
     tables.sum(RSDP, RSDP_LEN, RSDP + 32);
     Ok(())
+}
+
+/// The body of the DSDT: how to power off, and the serial port. Its length, or `None` if it does not fit.
+fn describe_devices(area: &mut [u8], console: Option<SerialPort>) -> Option<usize> {
+    let mut aml = Aml::new(area);
+    aml.name(*b"_S5_", |aml| aml.package([SLEEP_TYPE_OFF, SLEEP_TYPE_OFF, 0, 0]));
+    if let Some(port) = console {
+        let (name, number) = match port {
+            SerialPort::Com2 => (b"COM2", 2),
+            SerialPort::Com3 => (b"COM3", 3),
+            SerialPort::Com4 => (b"COM4", 4),
+        };
+        aml.scope(*b"_SB_", |aml| {
+            aml.device(*name, |aml| {
+                aml.name(*b"_HID", |aml| aml.pnp_id(PNP_16550A));
+                aml.name(*b"_UID", |aml| aml.byte(number));
+                aml.name(*b"_DDN", |aml| aml.string(name));
+                // No interrupt, for there is nothing that could bring one: Linux then polls the port by a timer.
+                aml.name(*b"_CRS", |aml| aml.io_ports(serial_base(port), SERIAL_LEN as u8));
+            });
+        });
+    }
+    aml.finish()
+}
+
+/// A register of one byte at an I/O port, as a Generic Address Structure (ACPI 6.5, section 5.2.3.2).
+fn byte_port(port: u16) -> [u8; 12] {
+    const SYSTEM_IO: u8 = 1;
+    const BITS: u8 = 8;
+    const BYTE_ACCESS: u8 = 1;
+    let [low, high] = port.to_le_bytes();
+    [SYSTEM_IO, BITS, 0, BYTE_ACCESS, low, high, 0, 0, 0, 0, 0, 0]
 }
 
 /// All offsets are constants, or bounded by the vCPUs of a view: none lies outside.

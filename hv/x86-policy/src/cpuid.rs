@@ -39,6 +39,8 @@ pub struct CpuidContext {
     pub apic_id: u32,
     /// Bits of the partition's largest x2APIC ID: [`crate::apic_view::ApicView::id_bits`].
     pub apic_id_bits: u32,
+    /// How often the partition was started, this time included.
+    pub starts: u32,
     /// I/O base of its console, 0 for none: [`crate::ports::serial_base`].
     pub console_port: u16,
     /// TSC frequency in kHz.
@@ -164,6 +166,7 @@ fn hypervisor(leaf: u32, context: &CpuidContext) -> Registers {
         (abi::LEAF_SIGNATURE, _) => signed(abi::LEAF_MAX, abi::signature_registers()),
         (abi::LEAF_TIMING, _) => [abi::INTERFACE_VERSION, context.tsc_khz, context.lapic_khz, 0],
         (abi::LEAF_PARTITION, _) => [context.partition, context.vcpu, context.vcpus, context.console_port as u32],
+        (abi::LEAF_LIFE, _) => [context.starts, 0, 0, 0],
         _ => ZERO,
     }
 }

@@ -13,12 +13,15 @@ pub mod capabilities;
 pub mod cmos;
 pub mod cpuid;
 pub mod icr;
+pub mod io_breakpoint;
 pub mod msr;
 pub mod msr_values;
 pub mod operator_msr;
 pub mod ports;
+pub mod reserved;
 pub mod svm_exit;
 pub mod vmware;
 
+mod aml;
 mod cpuid_features;
 mod msr_table;

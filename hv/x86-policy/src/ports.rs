@@ -1,8 +1,11 @@
 //! The I/O port policy: which ports a partition owns, which are emulated, and what the rest give; with SVM's I/O
 //! permission map and the decoding of its I/O exits.
 
+use partita_abi::guest::{
+    RESET_NOW, RESET_PORT, SLEEP_CONTROL_PORT, SLEEP_ENABLE, SLEEP_STATUS_PORT, SLEEP_TYPE_OFF, SLEEP_TYPE_SHIFT,
+};
 use partita_abi::report::EXIT_PORT;
-use partita_core::system::{Identity, SerialPort};
+use partita_core::system::{Identity, PortRange, SerialPort};
 
 use crate::vmware::BACKDOOR_PORT;
 
@@ -39,6 +42,17 @@ impl IoAccess {
         }
     }
 
+    /// What an OUT of this size writes; 0 for an IN, which has no value yet.
+    #[inline]
+    pub const fn value(self, rax: u64) -> u32 {
+        match (self.input, self.size) {
+            (true, _) => 0,
+            (false, 1) => rax as u8 as u32,
+            (false, 2) => rax as u16 as u32,
+            (false, _) => rax as u32,
+        }
+    }
+
     /// The guest's RAX after an IN of this size that read `value`: 8 and 16-bit reads keep the rest of the register,
     /// 32-bit ones clear the upper half.
     #[inline]
@@ -56,6 +70,10 @@ impl IoAccess {
 pub enum PortDecision {
     /// An OUT to the exit port: the partition ends with the byte in AL.
     Finish,
+    /// The partition powers itself off.
+    PowerOff,
+    /// The partition resets itself.
+    Reset,
     /// An OUT of AL to [`crate::cmos::Cmos::select`].
     CmosSelect,
     /// An IN from [`crate::cmos::Cmos::read`].
@@ -64,6 +82,8 @@ pub enum PortDecision {
     Vmware,
     /// An IN reads all ones, an OUT does nothing. Known and harmless: not counted.
     Quiet,
+    /// An IN reads 0, an OUT does nothing. Known and harmless: not counted.
+    Zero,
     /// An IN reads all ones, an OUT does nothing. Counted.
     Refuse,
     /// #GP, counted: a string form, which would need the guest's memory.
@@ -81,11 +101,14 @@ const CMOS_INDEX: u16 = 0x70;
 const CMOS_DATA: u16 = 0x71;
 /// The POST diagnostic port: Linux writes it to wait a microsecond.
 const POST_DELAY: u16 = 0x80;
+/// Command port of a PC's keyboard controller, and the command that pulses its output 0, which resets the PC.
+const KEYBOARD_COMMAND: u16 = 0x64;
+const KEYBOARD_RESET: u8 = 0xFE;
 const PCI_CONFIG_FIRST: u16 = 0xCF8;
 const PCI_CONFIG_LAST: u16 = 0xCFF;
 
 /// Ports of one serial port.
-const SERIAL_LEN: u16 = 8;
+pub(crate) const SERIAL_LEN: u16 = 8;
 
 /// The first port of a serial port.
 pub const fn serial_base(port: SerialPort) -> u16 {
@@ -110,9 +133,9 @@ impl PortPolicy {
         }
     }
 
-    /// What an access that exited does.
+    /// What an access that exited does; `value` is what an OUT writes, in its low `access.size` bytes.
     #[inline]
-    pub const fn decide(self, access: IoAccess) -> PortDecision {
+    pub const fn decide(self, access: IoAccess, value: u32) -> PortDecision {
         if access.string {
             return PortDecision::Gp;
         }
@@ -123,6 +146,10 @@ impl PortPolicy {
             (CMOS_DATA, true) if access.size == 1 => PortDecision::CmosRead,
             // The clock and its memory are read-only.
             (CMOS_INDEX | CMOS_DATA, _) if access.size == 1 => PortDecision::Quiet,
+            (SLEEP_CONTROL_PORT, false) if access.size == 1 && powers_off(value as u8) => PortDecision::PowerOff,
+            (SLEEP_CONTROL_PORT | SLEEP_STATUS_PORT, _) if access.size == 1 => PortDecision::Zero,
+            (RESET_PORT, false) if access.size == 1 && value as u8 & RESET_NOW != 0 => PortDecision::Reset,
+            (KEYBOARD_COMMAND, false) if access.size == 1 && value as u8 == KEYBOARD_RESET => PortDecision::Reset,
             // No PCI: probing finds nothing.
             (PCI_CONFIG_FIRST..=PCI_CONFIG_LAST, _) => PortDecision::Quiet,
             (BACKDOOR_PORT, true) if matches!(self.identity, Identity::Linux) => PortDecision::Vmware,
@@ -131,16 +158,23 @@ impl PortPolicy {
         }
     }
 
-    /// Fills SVM's I/O permission map: every port exits but the owned ones. To be done once, when a partition starts.
-    pub fn fill_iopm(self, map: &mut [u8; IOPM_LEN]) {
+    /// Fills SVM's I/O permission map: every port exits but those of the console and of the other devices that the
+    /// partition owns. To be done once, when a partition starts.
+    pub fn fill_iopm(self, devices: &[PortRange], map: &mut [u8; IOPM_LEN]) {
         map.fill(0xFF);
-        let Some(console) = self.console else { return };
-        for port in (serial_base(console)..).take(SERIAL_LEN.into()) {
+        let console = self.console.map(serial_base).map(|first| PortRange { first, last: first + (SERIAL_LEN - 1) });
+        for port in console.iter().chain(devices).flat_map(|range| range.first..=range.last) {
             if let Some(byte) = map.get_mut(usize::from(port / 8)) {
                 *byte &= !(1 << (port % 8));
             }
         }
     }
+}
+
+/// Whether a byte for the sleep control register asks for power-off.
+const fn powers_off(value: u8) -> bool {
+    const SLEEP_TYPES: u8 = 7;
+    value & SLEEP_ENABLE != 0 && value >> SLEEP_TYPE_SHIFT & SLEEP_TYPES == SLEEP_TYPE_OFF
 }
 
 /// Bytes of SVM's I/O permission map: 8 KiB for the ports, and a page for accesses that run past the last one

@@ -159,7 +159,8 @@ impl SvmExit {
             code::INIT => Self::Init,
             code::SMI => Self::Smi,
             code::SHUTDOWN => Self::Shutdown,
-            code::INVALID | code::BUSY => Self::Invalid,
+            // QEMU writes the lower half only.
+            code::INVALID | code::BUSY | 0xFFFF_FFFF | 0xFFFF_FFFE => Self::Invalid,
             other => Self::Other(other),
         }
     }
@@ -232,6 +233,7 @@ mod tests {
             (0x7A, 0, SvmExit::HiddenInstruction),
             (0x8B, 0, SvmExit::HiddenInstruction),
             (u64::MAX, 0, SvmExit::Invalid),
+            (u32::MAX.into(), 0, SvmExit::Invalid),
             (0x401, 0, SvmExit::Other(0x401)),
         ] {
             assert_eq!(SvmExit::decode(exit_code, info), exit, "{exit_code:#x}");

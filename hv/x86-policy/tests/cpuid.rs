@@ -21,6 +21,7 @@ fn context() -> CpuidContext {
         vcpus: 2,
         apic_id: 3,
         apic_id_bits: 2,
+        starts: 3,
         console_port: 0x2F8,
         tsc_khz: 2_500_000,
         lapic_khz: 1_000_000,

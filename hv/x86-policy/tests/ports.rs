@@ -17,7 +17,7 @@ fn input(port: u16, size: u8) -> IoAccess {
 
 fn map(policy: PortPolicy) -> Box<[u8; IOPM_LEN]> {
     let mut map = Box::new([0; IOPM_LEN]);
-    policy.fill_iopm(&mut map);
+    policy.fill_iopm(&[], &mut map);
     map
 }
 
@@ -47,10 +47,40 @@ fn ports_do_what_the_table_says() {
         (IoAccess { string: true, ..out(0xF4, 1) }, PortDecision::Gp),
         (IoAccess { string: true, rep: true, ..input(0x71, 1) }, PortDecision::Gp),
     ] {
-        assert_eq!(linux.decide(access), decision, "{access:?}");
+        assert_eq!(linux.decide(access, 0), decision, "{access:?}");
     }
     let own = PortPolicy::new(None, Identity::Partita);
-    assert_eq!(own.decide(input(0x5658, 4)), PortDecision::Refuse);
+    assert_eq!(own.decide(input(0x5658, 4), 0), PortDecision::Refuse);
+}
+
+#[test]
+fn what_is_written_decides_about_power() {
+    let policy = PortPolicy::new(Some(SerialPort::Com2), Identity::Linux);
+    for (access, value, decision) in [
+        // SLP_EN with the sleep type of S5.
+        (out(0x4004, 1), 0x34, PortDecision::PowerOff),
+        (out(0x4004, 1), 0xABCD_FF34, PortDecision::PowerOff),
+        (out(0x4004, 1), 0x14, PortDecision::Zero),
+        (out(0x4004, 1), 0x20, PortDecision::Zero),
+        (out(0x4004, 1), 0x3C, PortDecision::Zero),
+        (out(0x4004, 2), 0x34, PortDecision::Refuse),
+        (input(0x4004, 1), 0x34, PortDecision::Zero),
+        (out(0x4005, 1), 0x80, PortDecision::Zero),
+        (input(0x4005, 1), 0, PortDecision::Zero),
+        (out(0x4006, 1), 0x34, PortDecision::Refuse),
+        (out(0xCF9, 1), 0x06, PortDecision::Reset),
+        (out(0xCF9, 1), 0x0E, PortDecision::Reset),
+        (out(0xCF9, 1), 0x02, PortDecision::Quiet),
+        (out(0xCF8, 4), 0x8000_0600, PortDecision::Quiet),
+        (input(0xCF9, 1), 0x06, PortDecision::Quiet),
+        (out(0x64, 1), 0xFE, PortDecision::Reset),
+        (out(0x64, 1), 0xFF, PortDecision::Refuse),
+        (out(0x60, 1), 0xFE, PortDecision::Refuse),
+        (input(0x64, 1), 0xFE, PortDecision::Refuse),
+        (IoAccess { string: true, ..out(0xCF9, 1) }, 0x06, PortDecision::Gp),
+    ] {
+        assert_eq!(policy.decide(access, value), decision, "{access:?} {value:#x}");
+    }
 }
 
 #[test]
@@ -96,12 +126,12 @@ fn an_input_changes_what_its_size_says() {
 
 proptest! {
     #[test]
-    fn ports_without_a_rule_are_refused(port in any::<u16>(), info in any::<u16>(), console in 0..4usize) {
+    fn ports_without_a_rule_are_refused(port in any::<u16>(), info in any::<u16>(), value in any::<u32>(), console in 0..4usize) {
         let policy = PortPolicy::new(CONSOLES[console], Identity::Partita);
         let access = IoAccess::from_svm(u64::from(port) << 16 | u64::from(info));
         prop_assert!([1, 2, 4].contains(&access.size));
-        let known = matches!(port, 0x70 | 0x71 | 0x80 | 0xF4 | 0xCF8..=0xCFF);
-        let decision = policy.decide(access);
+        let known = matches!(port, 0x64 | 0x70 | 0x71 | 0x80 | 0xF4 | 0xCF8..=0xCFF | 0x4004 | 0x4005);
+        let decision = policy.decide(access, value);
         prop_assert_eq!(decision == PortDecision::Gp, access.string);
         prop_assert!(known || matches!(decision, PortDecision::Gp | PortDecision::Refuse));
     }

@@ -10,6 +10,7 @@ use partita_x86_policy::msr::MSRPM_LEN;
 use partita_x86_policy::ports::IOPM_LEN;
 
 use crate::cpu::percpu::BLOCK_LEN;
+use crate::memory::nested;
 use crate::memory::pool::PAGE;
 
 /// Pages for the upper levels of the hypervisor's own page tables, and for what is rounded up to a page.
@@ -42,6 +43,9 @@ pub fn pool_bytes(config: &SystemConfig, pcpus: usize, bundle: u64) -> u64 {
         + calls
         + config.partitions.len() * (MSRPM_LEN + IOPM_LEN + PARTITION_PAGES * PAGE)
         + TABLE_PAGES * PAGE;
+    let devices = config.partitions.iter().flat_map(|partition| &partition.mmio);
+    let device_pages: u64 = devices.map(|device| nested::device_table_pages(device.bytes)).sum();
+    let bytes = bytes + device_pages as usize * PAGE;
     let tables = (bytes as u64 + bundle).div_ceil(TABLE_REACH) * PAGE as u64;
     (bytes as u64 + tables).next_multiple_of(PAGE as u64)
 }

@@ -44,6 +44,15 @@ pub enum Refusal {
         /// How many.
         violations: usize,
     },
+    /// Device memory or I/O ports that no partition can have.
+    Reserved {
+        /// Number of the partition that wants them.
+        partition: usize,
+        /// The first port or address.
+        first: u64,
+        /// What they are for.
+        why: &'static str,
+    },
     /// The memory.
     Memory(DivideError),
     /// The hypervisor's own memory.
@@ -101,6 +110,9 @@ impl Display for Refusal {
             Self::Config(error) => write!(f, "the bundle's system description: {error}"),
             Self::Rules { violations } => {
                 write!(f, "the system breaks {violations} rule(s), listed above; see `partita check`")
+            }
+            Self::Reserved { partition, first, why } => {
+                write!(f, "partition {partition} is to own a device at {first:#x}, but that is {why}; leave it out")
             }
             Self::Memory(error) => error.fmt(f),
             Self::Pool(error) => error.fmt(f),
@@ -160,6 +172,8 @@ pub enum LifeError {
     Runs,
     /// It does not run.
     IsDown,
+    /// Its image was bad when the bundle was built.
+    NoImage,
     /// Its memory cannot be mapped.
     Map(MapError),
     /// Its segments or tables do not fit its memory.
@@ -178,6 +192,9 @@ impl Display for LifeError {
         match self {
             Self::Runs => f.write_str("it runs already; stop it first, or restart it"),
             Self::IsDown => f.write_str("it does not run; start it"),
+            Self::NoImage => {
+                f.write_str("it has no image; `partita check` says what is wrong with the one it should have")
+            }
             Self::Map(error) => error.fmt(f),
             Self::Misfit => f.write_str("its image or its ACPI tables do not fit into its memory"),
             Self::Late { pcpu, step } => {

@@ -37,6 +37,6 @@ impl Partition {
             }
         }
         let tables = memory.get_mut(RSDP as usize..(RSDP + ACPI_LEN) as usize);
-        tables.is_some_and(|tables| write_tables(tables, RSDP, &self.apic_view).is_ok())
+        tables.is_some_and(|tables| write_tables(tables, RSDP, &self.apic_view, self.config.console).is_ok())
     }
 }

@@ -1,11 +1,13 @@
 //! The hypervisor's own core: it makes the configured SMP calls, takes note of partitions' ends, and ends the run.
 
+use core::sync::atomic::Ordering;
+
 use partita_abi::report::{END_MARKER, END_SUCCESS, HypervisorExit};
 use partita_core::arch::Arch;
 use partita_core::partition::{PartitionState, Tally, Verdict};
 use partita_core::pcpu_set::PcpuSet;
 use partita_core::smp_call::{Deadline, Reply};
-use partita_core::system::{Housekeeping, SmpCallMode};
+use partita_core::system::{Housekeeping, OnReboot, SmpCallMode};
 use partita_trace::event::Event;
 use partita_trace::histogram::HistogramId;
 use partita_trace::layout::{HEADER_LEN, RegionHeader, Window};
@@ -50,7 +52,8 @@ impl Hypervisor {
             }
             self.accept_windows();
             self.take_input();
-            let tally = Tally::of(self.partitions.iter().map(|p| (p.config.expect, as_it_counts(p.life.state()))));
+            self.restart_rebooted();
+            let tally = Tally::of(self.partitions.iter().filter_map(|p| Some((p.config.expect, as_it_counts(p)?))));
             if tally.verdict() != Verdict::Running || self.shell.quits || (limit > 0 && rounds.made >= limit) {
                 apic::timer_stop();
                 self.end(&tally, &rounds);
@@ -94,6 +97,28 @@ impl Hypervisor {
             if failed { ("failure", HypervisorExit::PartitionFailed) } else { (END_SUCCESS, HypervisorExit::Success) };
         println!("{END_MARKER}{word}");
         end_run(exit)
+    }
+
+    /// Starts the partitions again whose guests have rebooted, if they are to be.
+    fn restart_rebooted(&mut self) {
+        for index in 0..self.partitions.len() {
+            let Some(&partition) = self.partitions.get(index) else { break };
+            let wants_restart = partition.config.on_reboot == OnReboot::Restart;
+            if !wants_restart || stop_cause(partition) != Some(StopCause::Reboot) {
+                continue;
+            }
+            let name = &partition.config.name;
+            match self.start(partition) {
+                Ok(()) => {
+                    let starts = partition.starts.load(Ordering::Relaxed);
+                    println!("partita: partition {index} \"{name}\" rebooted: start number {starts}");
+                }
+                Err(error) => {
+                    println!("partita: partition {index} \"{name}\" rebooted, but is not started: {error}");
+                    partition.stop(StopCause::Other, 0);
+                }
+            }
+        }
     }
 
     /// Notes the trace windows that guests have announced since the last look.
@@ -147,11 +172,24 @@ impl Hypervisor {
     }
 }
 
-/// A partition that was stopped from the console may be started again, and is no failure.
-fn as_it_counts(state: PartitionState) -> PartitionState {
-    match state {
-        PartitionState::Stopped { cause, .. } if cause == StopCause::Housekeeping as u16 => PartitionState::Loading,
-        other => other,
+/// Why the hypervisor stopped a partition, if it did.
+fn stop_cause(partition: &Partition) -> Option<StopCause> {
+    match partition.life.state() {
+        PartitionState::Stopped { cause, .. } => u8::try_from(cause).ok().and_then(StopCause::from_raw),
+        _ => None,
+    }
+}
+
+/// The state of a partition as it counts for the run; `None` if it does not count at all. One that was stopped from the
+/// console may be started again, and is no failure; a power-off is a success.
+fn as_it_counts(partition: &Partition) -> Option<PartitionState> {
+    let on_reboot = partition.config.on_reboot;
+    match stop_cause(partition) {
+        Some(StopCause::NoImage) => None,
+        Some(StopCause::Housekeeping) => Some(PartitionState::Loading),
+        Some(StopCause::Reboot) if on_reboot == OnReboot::Restart => Some(PartitionState::Loading),
+        Some(StopCause::PowerOff | StopCause::Reboot) => Some(PartitionState::Ended(0)),
+        _ => Some(partition.life.state()),
     }
 }
 
@@ -226,6 +264,11 @@ impl core::fmt::Display for Shown<'_> {
             PartitionState::Ended(status) => write!(f, "finished, failure (status {status:#x})"),
             PartitionState::Stopped { cause, .. } if cause == StopCause::Housekeeping as u16 => {
                 f.write_str("stopped from the console")
+            }
+            PartitionState::Stopped { cause, .. } if cause == StopCause::PowerOff as u16 => f.write_str("powered off"),
+            PartitionState::Stopped { cause, .. } if cause == StopCause::Reboot as u16 => f.write_str("rebooted"),
+            PartitionState::Stopped { cause, .. } if cause == StopCause::NoImage as u16 => {
+                f.write_str("not started: it has no image")
             }
             PartitionState::Stopped { cause, detail } => {
                 let name = u8::try_from(cause).ok().and_then(StopCause::from_raw).map_or("unknown", StopCause::name);

@@ -51,6 +51,7 @@ pub fn build<V: VirtualCpu>(
         vcpus: partition.apic_view.vcpus(),
         apic_id,
         apic_id_bits: partition.apic_view.id_bits(),
+        starts: 0,
         console_port: partition.config.console.map_or(0, serial_base),
         tsc_khz: (partition.clocks.tsc_hz / 1000) as u32,
         lapic_khz: (partition.clocks.lapic_hz / 1000) as u32,

@@ -6,6 +6,7 @@ use partita_core::arch::PcpuId;
 use partita_core::loading::Outcome;
 use partita_core::partition::PartitionState;
 use partita_core::smp_call::Deadline;
+use partita_core::system::Entry;
 use partita_trace::event::Event;
 use partita_trace::names::StopCause;
 
@@ -49,9 +50,12 @@ impl Hypervisor {
     /// Starts a partition that does not run: its memory is cleared and loaded by its first pCPU, then its vCPUs start.
     ///
     /// # Errors
-    /// It runs, its memory cannot be loaded, or a pCPU is late.
+    /// It runs, has no image, its memory cannot be loaded, or a pCPU is late.
     pub fn start(&mut self, partition: &Partition) -> Result<(), LifeError> {
         let life = &partition.life;
+        if partition.config.entry == Entry::Missing {
+            return Err(LifeError::NoImage);
+        }
         if life.state() == PartitionState::Running {
             return Err(LifeError::Runs);
         }

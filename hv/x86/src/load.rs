@@ -7,9 +7,9 @@ use partita_core::arch::PcpuId;
 use partita_core::loading::Loading;
 use partita_core::partition::PartitionLife;
 use partita_core::pcpu_set::PcpuSet;
-use partita_core::system;
+use partita_core::system::{self, Entry};
 use partita_trace::event::Event;
-use partita_trace::names::InterruptMode;
+use partita_trace::names::{InterruptMode, StopCause};
 use partita_x86_policy::apic_view::ApicView;
 use partita_x86_policy::msr::{MSRPM_LEN, MsrPolicy};
 use partita_x86_policy::ports::{IOPM_LEN, PortPolicy};
@@ -76,6 +76,10 @@ impl Hypervisor {
     fn give_pcpus<V: VirtualCpu>(&mut self, partition: &'static Partition) -> Result<(), Refusal> {
         let maps = permission_maps(&mut self.pool, partition)?;
         let nested_root = nested::build(&mut self.pool, partition.memory_hpa, partition.config.memory_bytes)?;
+        for device in &partition.config.mmio {
+            // SAFETY: no vCPU has these tables yet.
+            unsafe { nested::add_device(&mut self.pool, nested_root, device) }?;
+        }
         for (number, &pcpu) in partition.pcpus.iter().enumerate() {
             let vcpu = launch::build::<V>(&mut self.pool, partition, number, nested_root, maps)?;
             launch::give::<V>(pcpu, vcpu)?;
@@ -91,6 +95,16 @@ impl Hypervisor {
         for index in 0..self.partitions.len() {
             let Some(&partition) = self.partitions.get(index) else { break };
             self.give_pcpus::<V>(partition)?;
+            if partition.config.entry == Entry::Missing {
+                println!(
+                    "partita: partition {} \"{}\" has no image: the others start without it",
+                    partition.number, partition.config.name
+                );
+                partition.stop(StopCause::NoImage, 0);
+                let (partition, cause) = (partition.number, StopCause::NoImage);
+                trace::record(rdtsc(), Event::PartitionStop { partition, cause, detail: 0, rip: 0 });
+                continue;
+            }
             self.start(partition)?;
             report_start(partition);
         }
@@ -146,6 +160,6 @@ fn permission_maps(pool: &mut Pool, partition: &Partition) -> Result<PermissionM
     // SAFETY: both are fresh from the pool, of the right size, and never freed.
     let (msr, io) = unsafe { (&mut *msr, &mut *io) };
     partition.msr_policy.fill_msrpm(msr);
-    partition.port_policy.fill_iopm(io);
+    partition.port_policy.fill_iopm(&partition.config.io_ports, io);
     Ok(PermissionMaps { io: io.as_ptr() as u64, msr: msr.as_ptr() as u64 })
 }

@@ -70,7 +70,7 @@ impl Hypervisor {
         let range = system.division.pool;
         // SAFETY: the division gives this range to nobody else, and the boot page tables map it one to one.
         let mut pool = unsafe { Pool::new(range.start, range.len()) };
-        let spec = budget::region_spec(&system.config, count, machine.clocks.tsc_hz);
+        let spec = budget::region_spec(system.config, count, machine.clocks.tsc_hz);
         let base = pool.carve(spec.len(), REGION_ALIGN)?;
         // SAFETY: the memory is fresh from the pool and stays the region's.
         let region = unsafe { Region::init(base, spec.len(), &spec) }?;

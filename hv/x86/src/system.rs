@@ -6,12 +6,14 @@ use partita_abi::bundle::Bundle;
 use partita_core::memory::{self, Division, Owner, Range, Request, Wanted};
 use partita_core::rules::{self, MachineFacts, Segment};
 use partita_core::system::{PARTITIONS_MAX, SystemConfig};
+use spin::Once;
 
 use crate::error::Refusal;
 use crate::machine::{self, Machine};
 use crate::memory::pool::PAGE;
 use crate::{budget, println};
 use partita_x86_bare::boot_info::{BootInfo, MEMORY_RANGES_MAX, Module};
+use partita_x86_policy::reserved;
 
 /// End of what the boot page tables map.
 const BOOT_MAPPED_END: u64 = 4 << 30;
@@ -22,7 +24,7 @@ const LOW_MEMORY: u64 = 1 << 20;
 #[derive(Debug)]
 pub struct System {
     /// Its description.
-    pub config: SystemConfig,
+    pub config: &'static SystemConfig,
     /// Where it was read from.
     pub module: Module,
     /// The bundle.
@@ -47,10 +49,19 @@ pub unsafe fn read(boot: &BootInfo, machine: &Machine) -> Result<System, Refusal
     // SAFETY: the module is the loader's, mapped one to one, and nobody writes to it from now on.
     let bytes = unsafe { core::slice::from_raw_parts(module.start as *const u8, module.len as usize) };
     let bundle = Bundle::parse(bytes)?;
-    let config = partita_core::encode::decode(bundle.config())?;
-    check(&config, &bundle, machine)?;
-    let division = divide(&config, boot, module, machine)?;
+    let config = keep(bundle.config())?;
+    check(config, &bundle, machine)?;
+    check_devices(config, boot)?;
+    let division = divide(config, boot, module, machine)?;
     Ok(System { config, module, bundle, division })
+}
+
+/// Decodes the description to where it stays: it has several KiB, too many for a stack that hands it on by value.
+#[inline(never)]
+fn keep(encoded: &[u8]) -> Result<&'static SystemConfig, Refusal> {
+    static CONFIG: Once<SystemConfig> = Once::new();
+    let config = partita_core::encode::decode(encoded)?;
+    Ok(CONFIG.call_once(|| config))
 }
 
 fn check(config: &SystemConfig, bundle: &Bundle<'static>, machine: &Machine) -> Result<(), Refusal> {
@@ -60,6 +71,28 @@ fn check(config: &SystemConfig, bundle: &Bundle<'static>, machine: &Machine) -> 
     let report = |violation: rules::Violation<'_>| println!("partita: {}: {violation}", violation.rule());
     let violations = rules::check(config, segments, Some(&facts), report);
     if violations > 0 { Err(Refusal::Rules { violations }) } else { Ok(()) }
+}
+
+/// What the rules do not know: what this architecture reserves, and where this machine has RAM.
+fn check_devices(config: &SystemConfig, boot: &BootInfo) -> Result<(), Refusal> {
+    for (number, partition) in config.partitions.iter().enumerate() {
+        let refused = |first, why| Err(Refusal::Reserved { partition: number, first, why });
+        for ports in &partition.io_ports {
+            if let Some(why) = reserved::port_use(*ports) {
+                return refused(ports.first.into(), why);
+            }
+        }
+        for mmio in &partition.mmio {
+            if let Some(why) = reserved::mmio_use(mmio) {
+                return refused(mmio.hpa, why);
+            }
+            let device = Range::at(mmio.hpa, mmio.bytes);
+            if boot.memory.iter().any(|r| device.overlaps(&Range::at(r.start, r.len))) {
+                return refused(mmio.hpa, "RAM");
+            }
+        }
+    }
+    Ok(())
 }
 
 fn divide(config: &SystemConfig, boot: &BootInfo, module: Module, machine: &Machine) -> Result<Division, Refusal> {

@@ -196,6 +196,8 @@ pub trait VirtualCpu: Sized + 'static {
     /// Continues at `rip`, behind the current instruction.
     fn skip_to(&mut self, rip: u64);
 
+    /// Traps behind an IN or OUT that a breakpoint of the guest is on.
+    fn trap_on_io(&mut self, access: IoAccess);
     /// Delivers an exception at the next entry.
     fn inject_exception(&mut self, exception: Exception);
     /// Whether something will be delivered at the next entry.
@@ -213,7 +215,9 @@ pub trait VirtualCpu: Sized + 'static {
 
     /// Forgets what was to be delivered at the next entry, or cut short by an exit: its guest is no more.
     fn discard_events(&mut self);
-    /// Sets the state of a first vCPU, and its registers.
+    /// Sets the state after power-on, before a life of the partition: whatever the guest before left is gone.
+    fn power_on(&mut self, registers: &mut GuestRegisters);
+    /// Sets the state of a first vCPU, and its registers, after [`Self::power_on`].
     fn start_at(&mut self, entry: &Entry, registers: &mut GuestRegisters);
     /// Sets the state that INIT and a start-up IPI with `vector` leave (APM vol. 2 section 14.1.3).
     fn start_up(&mut self, vector: u8, registers: &mut GuestRegisters);

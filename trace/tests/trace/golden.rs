@@ -180,7 +180,8 @@ fn the_numbers_of_names_are_theirs() {
         |v| v as u8,
         StopCause::name,
         "0 finished,1 failure reported,2 nested page fault,3 triple fault,4 unhandled exit,5 invalid guest state,\
-         6 left x2APIC mode,7 touched the APIC page,8 policy,9 stopped by housekeeping,10 sibling vCPU ended,11 other",
+         6 left x2APIC mode,7 touched the APIC page,8 policy,9 stopped by housekeeping,10 sibling vCPU ended,11 other,\
+         12 powered off,13 rebooted,14 no image",
     );
     check(
         IcrRefusal::ALL,

@@ -52,6 +52,18 @@ fn check_entries<'a>(
                 must_be_inside("GDT", gdt, STRUCTURE_MIN);
                 entry
             }
+            Entry::Multiboot { entry, info } => {
+                must_be_inside("multiboot information", info.into(), STRUCTURE_MIN);
+                u64::from(entry)
+            }
+            Entry::Long { entry, start_info, page_tables, gdt } => {
+                must_be_inside("start info", start_info, STRUCTURE_MIN);
+                must_be_inside("page table", page_tables, STRUCTURE_MIN);
+                must_be_inside("GDT", gdt, STRUCTURE_MIN);
+                entry
+            }
+            Entry::Real { segment, offset } => u64::from(segment) * 16 + u64::from(offset),
+            Entry::Missing => continue,
         };
         let is_loaded =
             |gpa| segments.clone().any(|segment| segment.partition as usize == number && segment.overlaps(gpa, 1));

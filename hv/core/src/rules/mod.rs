@@ -3,6 +3,7 @@
 //! The host tool checks them before it builds a bundle, the hypervisor again before it runs one. Each rule has an ID
 //! that stays.
 
+mod devices;
 mod images;
 mod rule;
 mod system;
@@ -10,6 +11,7 @@ mod system;
 mod tests;
 mod violation;
 
+pub use devices::{MMIO_GPA_MAX, MMIO_GRANULE};
 pub use rule::Rule;
 pub use violation::Violation;
 
@@ -70,10 +72,12 @@ pub fn check_system<'a>(
     mut report: impl FnMut(Violation<'a>),
 ) -> usize {
     let mut count = 0;
-    system::check(system, machine, &mut |violation| {
+    let mut counted = |violation| {
         count += 1;
         report(violation);
-    });
+    };
+    system::check(system, machine, &mut counted);
+    devices::check(system, &mut counted);
     count
 }
 

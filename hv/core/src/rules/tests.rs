@@ -2,7 +2,8 @@ use std::collections::BTreeSet;
 
 use super::*;
 use crate::system::{
-    Entry, Expectation, Housekeeping, Identity, LapicMode, Name, Partition, SerialPort, SmpCallMode, TraceConfig,
+    Entry, Expectation, Housekeeping, Identity, LapicMode, MmioRange, Name, OnReboot, Partition, PortRange, SerialPort,
+    SmpCallMode, TraceConfig,
 };
 
 const MIB: u64 = 1 << 20;
@@ -21,7 +22,11 @@ fn partition(text: &str, pcpus: &[u16]) -> Partition {
         entry: Entry::Pvh { entry: 0x10_0040, start_info: 0xE_4000 },
         identity: Identity::Partita,
         console: None,
+        io_ports: heapless::Vec::new(),
+        mmio: heapless::Vec::new(),
         expect: Expectation::Finish,
+        on_reboot: OnReboot::Restart,
+        is_required: true,
     }
 }
 
@@ -71,6 +76,16 @@ impl Case {
     }
 }
 
+const HPET: u64 = 0xFED0_0000;
+
+fn ports(case: &mut Case, partition: usize, first: u16, last: u16) {
+    case.system.partitions[partition].io_ports.push(PortRange { first, last }).unwrap();
+}
+
+fn mmio(case: &mut Case, partition: usize, [gpa, hpa, bytes]: [u64; 3]) {
+    case.system.partitions[partition].mmio.push(MmioRange { gpa, hpa, bytes }).unwrap();
+}
+
 type Break = (Rule, fn(&mut Case));
 
 /// One way or more to break each rule, and no other.
@@ -118,6 +133,35 @@ const BREAKS: &[Break] = &[
     (Rule::MemoryOutOfRange, |c| c.system.partitions[1].memory_at = Some((1 << 52) - 2 * MIB)),
     (Rule::MemoryOutOfRange, |c| c.system.partitions[1].memory_at = Some(u64::MAX - 2 * MIB + 1)),
     (Rule::MemoryOverlap, |c| c.system.partitions[0].memory_at = Some(450 * MIB)),
+    (Rule::PortRangeBackward, |c| ports(c, 0, 0x200, 0x1FF)),
+    (Rule::PortOwnedTwice, |c| {
+        ports(c, 0, 0x200, 0x207);
+        ports(c, 1, 0x207, 0x207);
+    }),
+    (Rule::MmioMisaligned, |c| mmio(c, 0, [HPET + 8, HPET, 4096])),
+    (Rule::MmioMisaligned, |c| mmio(c, 0, [HPET, HPET + 8, 4096])),
+    (Rule::MmioMisaligned, |c| mmio(c, 0, [HPET, HPET, 4097])),
+    (Rule::MmioMisaligned, |c| mmio(c, 0, [HPET, HPET, 0])),
+    (Rule::MmioOutOfRange, |c| mmio(c, 0, [63 * MIB, HPET, 4096])),
+    (Rule::MmioOutOfRange, |c| mmio(c, 0, [MMIO_GPA_MAX - 4096, HPET, 8192])),
+    (Rule::MmioOutOfRange, |c| mmio(c, 0, [HPET, HOST_PHYSICAL_MAX, 4096])),
+    (Rule::MmioOutOfRange, |c| mmio(c, 0, [HPET, 0_u64.wrapping_sub(4096), 8192])),
+    (Rule::MmioOwnedTwice, |c| {
+        mmio(c, 0, [HPET, HPET, 8192]);
+        mmio(c, 1, [HPET, HPET + 4096, 4096]);
+    }),
+    (Rule::MmioOverlap, |c| {
+        mmio(c, 0, [HPET, HPET, 4096]);
+        mmio(c, 0, [HPET, HPET + 4096, 4096]);
+    }),
+    (Rule::EntryOutsideMemory, |c| {
+        c.system.partitions[0].entry = Entry::Multiboot { entry: 0x10_0040, info: 64 << 20 };
+    }),
+    (Rule::EntryOutsideMemory, |c| {
+        let (page_tables, gdt) = (0xE_5000, 64 << 20);
+        c.system.partitions[0].entry = Entry::Long { entry: 0x10_0040, start_info: 0xE_4000, page_tables, gdt };
+    }),
+    (Rule::EntryNotLoaded, |c| c.system.partitions[0].entry = Entry::Real { segment: 0x7C0, offset: 1 }),
     (Rule::EntryOutsideMemory, |c| {
         c.system.partitions[0].entry = Entry::Pvh { entry: 64 << 20, start_info: 0xE_4000 };
     }),
@@ -194,6 +238,14 @@ fn a_violation_says_the_rule_the_thing_the_value_and_the_cure() {
     let overlap = Violation::PcpuOwnedTwice { pcpu: 3, partitions: ["rt0", "linux"] };
     let text = "pcpu-owned-twice: pCPU 3 belongs to both \"rt0\" and \"linux\"; give it to one of them";
     assert_eq!(overlap.to_string(), text);
+}
+
+#[test]
+fn a_partition_without_an_image_asks_for_nothing_of_it() {
+    let mut case = sound();
+    case.system.partitions[0].entry = Entry::Missing;
+    case.segments.remove(0);
+    assert_eq!(case.rules(), []);
 }
 
 #[test]

@@ -4,10 +4,11 @@ use core::fmt::{Display, Formatter, Result};
 
 use partita_abi::guest::{ACPI_LEN, MEMORY_GRANULE, MEMORY_MAX, RSDP};
 
+use super::devices::MMIO_GPA_MAX;
 use super::{HOST_PHYSICAL_MAX, RING_BYTES_MAX, RING_BYTES_MIN, Rule, SMP_CALL_HZ_MAX};
 use crate::memory::Range;
 use crate::pcpu_set::PCPUS_MAX;
-use crate::system::SerialPort;
+use crate::system::{PortRange, SerialPort};
 
 /// Something found against a rule. It prints the thing, the value and the cure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +55,18 @@ pub enum Violation<'a> {
     MemoryOutOfRange { partition: &'a str, range: Range },
     /// [`Rule::MemoryOverlap`].
     MemoryOverlap { partitions: [&'a str; 2], ranges: [Range; 2] },
+    /// [`Rule::PortRangeBackward`].
+    PortRangeBackward { partition: &'a str, range: PortRange },
+    /// [`Rule::PortOwnedTwice`].
+    PortOwnedTwice { partitions: [&'a str; 2], ranges: [PortRange; 2] },
+    /// [`Rule::MmioMisaligned`].
+    MmioMisaligned { partition: &'a str, value: u64 },
+    /// [`Rule::MmioOutOfRange`].
+    MmioOutOfRange { partition: &'a str, what: &'static str, range: Range },
+    /// [`Rule::MmioOwnedTwice`].
+    MmioOwnedTwice { partitions: [&'a str; 2], ranges: [Range; 2] },
+    /// [`Rule::MmioOverlap`].
+    MmioOverlap { partition: &'a str, ranges: [Range; 2] },
     /// [`Rule::EntryOutsideMemory`].
     EntryOutsideMemory { partition: &'a str, what: &'static str, gpa: u64, memory_bytes: u64 },
     /// [`Rule::EntryNotLoaded`].
@@ -94,6 +107,12 @@ impl Violation<'_> {
             Self::MemoryMisaligned { .. } => Rule::MemoryMisaligned,
             Self::MemoryOutOfRange { .. } => Rule::MemoryOutOfRange,
             Self::MemoryOverlap { .. } => Rule::MemoryOverlap,
+            Self::PortRangeBackward { .. } => Rule::PortRangeBackward,
+            Self::PortOwnedTwice { .. } => Rule::PortOwnedTwice,
+            Self::MmioMisaligned { .. } => Rule::MmioMisaligned,
+            Self::MmioOutOfRange { .. } => Rule::MmioOutOfRange,
+            Self::MmioOwnedTwice { .. } => Rule::MmioOwnedTwice,
+            Self::MmioOverlap { .. } => Rule::MmioOverlap,
             Self::EntryOutsideMemory { .. } => Rule::EntryOutsideMemory,
             Self::EntryNotLoaded { .. } => Rule::EntryNotLoaded,
             Self::SegmentWithoutPartition { .. } => Rule::SegmentWithoutPartition,
@@ -198,6 +217,29 @@ impl Display for Violation<'_> {
             Self::MemoryOverlap { partitions: [a, b], ranges: [of_a, of_b] } => write!(
                 f,
                 "the memory of \"{a}\", {of_a}, and of \"{b}\", {of_b}, overlap; move one, or let the hypervisor choose"
+            ),
+            Self::PortRangeBackward { partition, range } => {
+                write!(f, "the I/O ports {range} of partition \"{partition}\" end before they begin; swap the two")
+            }
+            Self::PortOwnedTwice { partitions: [a, b], ranges: [of_a, of_b] } => write!(
+                f,
+                "the I/O ports {of_a} of \"{a}\" and {of_b} of \"{b}\" overlap; give each port to one of them"
+            ),
+            Self::MmioMisaligned { partition, value } => write!(
+                f,
+                "device memory of partition \"{partition}\": {value:#x} is no multiple of 4 KiB above 0; make it one"
+            ),
+            Self::MmioOutOfRange { partition, what, range } => write!(
+                f,
+                "device memory of partition \"{partition}\": {what} {range} is out of range; choose a guest-physical \
+                 address behind its memory and below {MMIO_GPA_MAX:#x}, a host-physical one below {HOST_PHYSICAL_MAX:#x}"
+            ),
+            Self::MmioOwnedTwice { partitions: [a, b], ranges: [of_a, of_b] } => {
+                write!(f, "the device memory {of_a} of \"{a}\" and {of_b} of \"{b}\" overlaps; give it to one of them")
+            }
+            Self::MmioOverlap { partition, ranges: [a, b] } => write!(
+                f,
+                "partition \"{partition}\" is to see device memory at {a} and at {b}, which overlap; move one"
             ),
             Self::EntryOutsideMemory { partition, what, gpa, memory_bytes } => write!(
                 f,

@@ -50,7 +50,7 @@ fuzz_target!(|input: Input| {
     let (msrs, ports) = (MsrPolicy::new(input.trap_timer_count), PortPolicy::new(console, identity));
     let msrpm = &MSRPMS[usize::from(input.trap_timer_count)];
     let mut iopm = [0; IOPM_LEN];
-    ports.fill_iopm(&mut iopm);
+    ports.fill_iopm(&[], &mut iopm);
     for access in input.accesses {
         let msr = access.number;
         assert_eq!(msrpm_intercepts(msrpm, msr, false), msrs.read(msr) != MsrRead::Pass);
@@ -69,7 +69,7 @@ fuzz_target!(|input: Input| {
         let owned = (0..io.size).all(|at| io.port.checked_add(at.into()).is_some_and(|port| ports.owns(port)));
         assert_eq!(exits, !owned);
         if exits && io.string {
-            assert_eq!(ports.decide(io), PortDecision::Gp);
+            assert_eq!(ports.decide(io, access.number), PortDecision::Gp);
         }
 
         let context = CpuidContext {
@@ -80,6 +80,7 @@ fuzz_target!(|input: Input| {
             vcpus: access.host[2],
             apic_id: access.host[3],
             apic_id_bits: 32 - access.host[3].leading_zeros(),
+            starts: 3,
             console_port: 0,
             tsc_khz: access.host[0],
             lapic_khz: access.host[1],

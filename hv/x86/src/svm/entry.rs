@@ -164,3 +164,12 @@ pub unsafe fn vmload(vmcb: *const Vmcb) {
     // SAFETY: by the contract above.
     unsafe { core::arch::asm!("vmload rax", in("rax") vmcb, options(nostack, preserves_flags)) };
 }
+
+/// Saves what [`vmload`] loads.
+///
+/// # Safety
+/// The VMCB must be that of the guest whose state this pCPU has.
+pub unsafe fn vmsave(vmcb: *mut Vmcb) {
+    // SAFETY: by the contract above.
+    unsafe { core::arch::asm!("vmsave rax", in("rax") vmcb, options(nostack, preserves_flags)) };
+}

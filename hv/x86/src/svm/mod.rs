@@ -4,6 +4,7 @@
 //! (no FS, GS, TR, no SYSCALL); no FPU state, as the hypervisor uses none; no STGI, but to take an NMI.
 
 pub mod entry;
+mod start;
 mod vcpu;
 pub mod vmcb;
 

@@ -4,12 +4,13 @@ use core::arch::asm;
 
 use partita_core::system::Entry;
 use partita_x86_policy::cpuid::HypercallInstruction;
+use partita_x86_policy::io_breakpoint;
 use partita_x86_policy::msr_values::{efer_from_vmcb, efer_to_vmcb};
 use partita_x86_policy::ports::IoAccess;
 use partita_x86_policy::svm_exit::SvmExit;
 
 use super::entry::{self, ExitFrame};
-use super::vmcb::{Intercepts, Segment, TLB_FLUSH_ALL, Vmcb, event};
+use super::vmcb::{Intercepts, Segment, Vmcb, event};
 use super::{clgi, enable, stgi};
 use crate::cpu::idt::{self, WokenBy};
 use crate::cpu::read_msr;
@@ -20,34 +21,17 @@ use crate::virt::{Dumped, Exception, Exit, GuestRegisters, PermissionMaps, Virtu
 const FS_BASE: u32 = 0xC000_0100;
 const GS_BASE: u32 = 0xC000_0101;
 const KERNEL_GS_BASE: u32 = 0xC000_0102;
-const EFER_LME: u64 = 1 << 8;
-const EFER_LMA: u64 = 1 << 10;
-const EFER_SVME: u64 = 1 << 12;
-const CR0_PE: u64 = 1;
-const CR0_ET: u64 = 1 << 4;
-const CR0_RESET: u64 = 0x6000_0010;
 const CR0_PG: u64 = 1 << 31;
-const CR4_PAE: u64 = 1 << 5;
-const RFLAGS_RESET: u64 = 2;
 const RFLAGS_TF: u64 = 1 << 8;
-const DR6_RESET: u64 = 0xFFFF_0FF0;
-const DR7_RESET: u64 = 0x400;
-const PAT_RESET: u64 = 0x0007_0406_0007_0406;
+const RFLAGS_RF: u64 = 1 << 16;
+const DR6_SINGLE_STEP: u64 = 1 << 14;
 /// Exceptions that are always intercepted: #DB and #AC, whose delivery can fault for ever without an instruction boundary,
 /// and with it without an exit for an NMI.
-const ALWAYS_INTERCEPTED: u32 = 1 << DEBUG_VECTOR | 1 << ALIGNMENT_VECTOR;
+pub(super) const ALWAYS_INTERCEPTED: u32 = 1 << DEBUG_VECTOR | 1 << ALIGNMENT_VECTOR;
 const DEBUG_VECTOR: u8 = 1;
 const ALIGNMENT_VECTOR: u8 = 17;
 /// Exit code of RDPMC: the guest has no performance counters.
 const RDPMC: u64 = 0x6F;
-
-const CODE_32: u16 = 0xC9B;
-const CODE_64: u16 = 0xA9B;
-const DATA_32: u16 = 0xC93;
-const CODE_16: u16 = 0x09B;
-const DATA_16: u16 = 0x093;
-const BUSY_TSS: u16 = 0x08B;
-const LDT: u16 = 0x082;
 
 /// One guest per pCPU and one vCPU per guest there: all of them use the first ASID that is not the host's.
 const GUEST_ASID: u32 = 1;
@@ -55,13 +39,42 @@ const GUEST_ASID: u32 = 1;
 /// A vCPU of SVM.
 #[derive(Debug)]
 pub struct SvmVcpu {
-    vmcb: &'static mut Vmcb,
+    pub(super) vmcb: &'static mut Vmcb,
 }
 
 impl SvmVcpu {
     /// Physical address of the VMCB, which is mapped one to one.
     pub fn vmcb_address(&self) -> u64 {
         &raw const *self.vmcb as u64
+    }
+
+    /// Compares an access with the breakpoints that are on.
+    #[cold]
+    fn hit_breakpoints(&mut self, access: IoAccess) {
+        let (dr0, dr1, dr2, dr3): (u64, u64, u64, u64);
+        // SAFETY: reads the guest's breakpoint addresses, which no exit saves.
+        unsafe {
+            asm!("mov {0}, dr0", "mov {1}, dr1", "mov {2}, dr2", "mov {3}, dr3", out(reg) dr0, out(reg) dr1,
+                out(reg) dr2, out(reg) dr3, options(nomem, nostack, preserves_flags));
+        }
+        let save = &mut self.vmcb.save;
+        let hits = io_breakpoint::hits(access, save.dr7, save.cr4, [dr0, dr1, dr2, dr3]);
+        if hits != 0 {
+            save.dr6 |= hits;
+            self.inject_exception(Exception::Debug);
+        }
+    }
+
+    /// What the end of an instruction does that the hypervisor executed for its guest, beside the usual: it clears RF, and
+    /// under TF it traps (APM vol. 2 section 13.1.4). The hypervisor's own step is over an IRET, which is never skipped.
+    #[cold]
+    fn end_stepped(&mut self) {
+        let save = &mut self.vmcb.save;
+        save.rflags &= !RFLAGS_RF;
+        if save.rflags & RFLAGS_TF != 0 {
+            save.dr6 |= DR6_SINGLE_STEP;
+            self.inject_exception(Exception::Debug);
+        }
     }
 
     /// Why the guest was left.
@@ -89,38 +102,6 @@ impl SvmVcpu {
             _ => Exit::Other(control.exit_code),
         }
     }
-
-    /// A state that holds for every start: segments flat or real, nothing pending.
-    fn reset(&mut self, registers: &mut GuestRegisters, code: Segment, data: Segment) {
-        *registers = GuestRegisters::default();
-        let save = &mut self.vmcb.save;
-        (save.cs, save.ds, save.es, save.ss, save.fs, save.gs) = (code, data, data, data, data, data);
-        save.gdtr = Segment { limit: 0xFFFF, ..Segment::default() };
-        save.idtr = save.gdtr;
-        save.tr = Segment { attributes: BUSY_TSS, limit: 0xFFFF, ..Segment::default() };
-        save.ldtr = Segment { attributes: LDT, limit: 0xFFFF, ..Segment::default() };
-        (save.cpl, save.efer, save.cr4, save.cr3, save.cr2) = (0, EFER_SVME, 0, 0, 0);
-        (save.dr6, save.dr7) = (DR6_RESET, DR7_RESET);
-        (save.rflags, save.rsp, save.rax) = (RFLAGS_RESET, 0, 0);
-        (save.star, save.lstar, save.cstar, save.sfmask, save.kernel_gs_base) = (0, 0, 0, 0, 0);
-        (save.sysenter_cs, save.sysenter_esp, save.sysenter_eip) = (0, 0, 0);
-        (save.g_pat, save.dbgctl) = (PAT_RESET, 0);
-        let control = &mut self.vmcb.control;
-        control.interrupt_shadow = 0;
-        control.event_inj = 0;
-        control.tlb_control = TLB_FLUSH_ALL;
-        control.intercept_iret(false);
-        control.intercept_exceptions = ALWAYS_INTERCEPTED;
-    }
-
-    fn load(&self) {
-        // SAFETY: this is the guest that this pCPU will enter next.
-        unsafe { entry::vmload(self.vmcb) };
-    }
-}
-
-fn flat(selector: u16, attributes: u16) -> Segment {
-    Segment { selector, attributes, limit: u32::MAX, base: 0 }
 }
 
 impl VirtualCpu for SvmVcpu {
@@ -266,6 +247,16 @@ impl VirtualCpu for SvmVcpu {
     fn skip_to(&mut self, rip: u64) {
         self.vmcb.save.rip = rip;
         self.vmcb.control.interrupt_shadow = 0;
+        if self.vmcb.save.rflags & (RFLAGS_TF | RFLAGS_RF) != 0 {
+            self.end_stepped();
+        }
+    }
+
+    #[inline(always)]
+    fn trap_on_io(&mut self, access: IoAccess) {
+        if io_breakpoint::may_hit(self.vmcb.save.dr7) {
+            self.hit_breakpoints(access);
+        }
     }
 
     fn inject_exception(&mut self, exception: Exception) {
@@ -309,40 +300,16 @@ impl VirtualCpu for SvmVcpu {
         (control.event_inj, control.exit_int_info) = (0, 0);
     }
 
+    fn power_on(&mut self, registers: &mut GuestRegisters) {
+        self.reset(registers);
+    }
+
     fn start_at(&mut self, entry: &Entry, registers: &mut GuestRegisters) {
-        match *entry {
-            Entry::Pvh { entry, start_info } => {
-                self.reset(registers, flat(0x08, CODE_32), flat(0x10, DATA_32));
-                self.vmcb.save.cr0 = CR0_PE | CR0_ET;
-                self.vmcb.save.rip = entry.into();
-                registers.rbx = start_info.into();
-            }
-            Entry::Linux64 { entry, boot_params, page_tables, gdt } => {
-                self.reset(registers, flat(0x10, CODE_64), flat(0x18, DATA_32));
-                let save = &mut self.vmcb.save;
-                save.gdtr = Segment { limit: 0x1F, base: gdt, ..Segment::default() };
-                save.cr0 = CR0_PG | CR0_PE | CR0_ET;
-                save.cr4 = CR4_PAE;
-                save.cr3 = page_tables;
-                save.efer = EFER_SVME | EFER_LME | EFER_LMA;
-                save.rip = entry;
-                registers.rsi = boot_params;
-            }
-        }
-        self.load();
+        self.enter_at(entry, registers);
     }
 
     fn start_up(&mut self, vector: u8, registers: &mut GuestRegisters) {
-        let code = Segment {
-            selector: u16::from(vector) << 8,
-            attributes: CODE_16,
-            limit: 0xFFFF,
-            base: u64::from(vector) << 12,
-        };
-        self.reset(registers, code, Segment { attributes: DATA_16, limit: 0xFFFF, ..Segment::default() });
-        self.vmcb.save.cr0 = CR0_RESET;
-        self.vmcb.save.rip = 0;
-        self.load();
+        self.init(registers, vector);
     }
 
     fn started(&mut self) {

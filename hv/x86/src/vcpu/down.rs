@@ -54,6 +54,8 @@ impl<V: VirtualCpu> Vcpu<V> {
         if !self.partition.life.is_running() {
             self.requests.add(Requests::STOP);
         }
+        self.cpuid.starts = self.partition.starts.load(Ordering::Relaxed);
+        self.cpu.power_on(registers);
         if is_first {
             self.cpu.start_at(&self.partition.config.entry, registers);
             self.is_fresh = true;

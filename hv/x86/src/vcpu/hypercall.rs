@@ -65,6 +65,13 @@ impl<V: VirtualCpu> Vcpu<V> {
         self.partition.finish(status);
     }
 
+    /// Powers the partition off, or reboots it, at its own wish.
+    pub(super) fn leave(&mut self, cause: StopCause) {
+        let (partition, rip) = (self.partition.number, self.cpu.rip());
+        trace::record(rdtsc(), Event::PartitionStop { partition, cause, detail: 0, rip });
+        self.partition.stop(cause, 0);
+    }
+
     fn trace_window(&mut self, gpa: u64, len: u64) -> u64 {
         let sane = gpa.is_multiple_of(REGION_ALIGN as u64)
             && len >= HEADER_LEN as u64

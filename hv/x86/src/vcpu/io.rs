@@ -1,7 +1,7 @@
 //! IN and OUT at ports that are not passed through.
 
 use partita_abi::report::EXIT_SUCCESS;
-use partita_trace::names::PolicyKind;
+use partita_trace::names::{PolicyKind, StopCause};
 use partita_x86_policy::ports::{IoAccess, PortDecision};
 use partita_x86_policy::vmware;
 
@@ -13,11 +13,14 @@ const ALL_ONES: u32 = u32::MAX;
 impl<V: VirtualCpu> Vcpu<V> {
     #[inline]
     pub(super) fn io(&mut self, access: IoAccess, next_rip: u64, registers: &mut GuestRegisters) -> About {
-        let about = About { low: access.port, wide: access.port.into() };
         let rax = self.cpu.rax();
+        let about = About { low: access.port, wide: access.value(rax).into() };
         let mut input = ALL_ONES;
-        match self.partition.port_policy.decide(access) {
+        match self.partition.port_policy.decide(access, rax as u32) {
             PortDecision::Quiet => {}
+            PortDecision::Zero => input = 0,
+            PortDecision::PowerOff => self.leave(StopCause::PowerOff),
+            PortDecision::Reset => self.leave(StopCause::Reboot),
             PortDecision::Refuse => {
                 let (kind, value) =
                     if access.input { (PolicyKind::PortIn, 0) } else { (PolicyKind::PortOut, rax & 0xFFFF_FFFF) };
@@ -45,6 +48,7 @@ impl<V: VirtualCpu> Vcpu<V> {
             self.cpu.set_rax(access.merge_rax(rax, input));
         }
         self.cpu.skip_to(next_rip);
+        self.cpu.trap_on_io(access);
         about
     }
 }

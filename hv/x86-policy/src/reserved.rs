@@ -1,0 +1,83 @@
+//! What no partition can be given, whatever a system file says: I/O ports and device memory by which a guest could
+//! reach the hypervisor, another partition or the machine as a whole.
+
+use partita_abi::guest::{SLEEP_CONTROL_PORT, SLEEP_STATUS_PORT};
+use partita_core::system::{MmioRange, PortRange};
+
+use crate::msr_values::APIC_PAGE;
+
+/// I/O ports, first and last, and what they are for.
+const PORTS: &[(u16, u16, &str)] = &[
+    (0x20, 0x21, "the interrupt controller, which the hypervisor has masked"),
+    (0x60, 0x60, "the keyboard controller, which can reset the machine"),
+    (0x64, 0x64, "the keyboard controller, which can reset the machine"),
+    (0x70, 0x71, "the clock and its memory, which are emulated"),
+    (0x92, 0x92, "system control port A, which can reset the machine"),
+    (0xA0, 0xA1, "the interrupt controller, which the hypervisor has masked"),
+    (0xB2, 0xB3, "system management interrupts, which reach the whole machine"),
+    (0xF4, 0xF4, "the port by which a partition ends, which is emulated"),
+    (0x2E8, 0x2EF, "COM4; give it by `console`"),
+    (0x2F8, 0x2FF, "COM2; give it by `console`"),
+    (0x3E8, 0x3EF, "COM3; give it by `console`"),
+    (0x3F8, 0x3FF, "COM1, the hypervisor's console"),
+    (0x4D0, 0x4D1, "the interrupt controller, which the hypervisor has masked"),
+    (0x600, 0x67F, "power management of QEMU's q35, which can end the machine"),
+    (SLEEP_CONTROL_PORT, SLEEP_STATUS_PORT, "power-off by ACPI, which is emulated"),
+    (0xCF8, 0xCFF, "PCI configuration and the reset control register, which reach the whole machine"),
+];
+
+/// Device memory, first byte and first byte behind, and what it is for.
+const MMIO: &[(u64, u64, &str)] = &[
+    (0xFEC0_0000, 0xFEC0_1000, "the I/O APIC, by which a guest could interrupt every pCPU"),
+    (APIC_PAGE, APIC_PAGE + 0x10_0000, "the local APICs and the window of message-signalled interrupts"),
+    (0xFED8_0000, 0xFED8_4000, "the IOMMU"),
+];
+
+/// Why no partition can have these I/O ports; `None` if one can.
+pub fn port_use(range: PortRange) -> Option<&'static str> {
+    let hit = |&&(first, last, _): &&(u16, u16, &str)| range.first <= last && first <= range.last;
+    PORTS.iter().find(hit).map(|&(.., use_)| use_)
+}
+
+/// Why no partition can have this device memory; `None` if one can. RAM is for the machine's memory map to say.
+pub fn mmio_use(range: &MmioRange) -> Option<&'static str> {
+    let overlaps = |start: u64, len: u64, from: u64, to: u64| start < to && from < start.saturating_add(len);
+    let by_host =
+        MMIO.iter().find(|&&(from, to, _)| overlaps(range.hpa, range.bytes, from, to)).map(|&(.., use_)| use_);
+    let over_apic = overlaps(range.gpa, range.bytes, APIC_PAGE, APIC_PAGE + 0x1000);
+    by_host.or_else(|| over_apic.then_some("seen where the guest's own local APIC would be"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn port(first: u16, last: u16) -> Option<&'static str> {
+        port_use(PortRange { first, last })
+    }
+
+    #[test]
+    fn what_reaches_the_machine_is_reserved_to_the_last_port() {
+        for &(first, last, use_) in PORTS {
+            assert_eq!(port(first, first), Some(use_));
+            assert_eq!(port(last, last), Some(use_));
+            assert!(port(first - 1, last + 1).is_some());
+        }
+        assert!(port(0, u16::MAX).is_some() && port(0xF5, 0x2E8).is_some());
+        for (first, last) in [(0xE9, 0xE9), (0x501, 0x502), (0x80, 0x8F), (0xC000, 0xFFFF), (0xD00, 0xD00)] {
+            assert_eq!(port(first, last), None, "{first:#x}");
+        }
+    }
+
+    #[test]
+    fn interrupt_controllers_and_the_iommu_are_reserved() {
+        let mmio = |gpa, hpa, bytes| mmio_use(&MmioRange { gpa, hpa, bytes });
+        assert_eq!(mmio(0xFED0_0000, 0xFED0_0000, 0x1000), None);
+        assert!(mmio(0xFED0_0000, 0xFEC0_0000, 0x1000).is_some());
+        assert!(mmio(0xFED0_0000, 0xFEBF_F000, 0x2000).is_some());
+        assert!(mmio(0xFED0_0000, 0xFEE0_1000, 0x1000).is_some());
+        assert!(mmio(0xFED0_0000, 0xFED8_0000, 0x1000).is_some());
+        assert!(mmio(0xFEE0_0000, 0xFED0_0000, 0x1000).is_some());
+        assert!(mmio(u64::MAX - 0xFFF, u64::MAX - 0xFFF, u64::MAX).is_none());
+    }
+}

@@ -1,0 +1,190 @@
+//! Executes random bytes in ring 0, with all registers random, again and again. Exceptions are caught; what keeps the vCPU
+//! for ever is ended by its own timer, or, with interrupts off, by an NMI of the other vCPU. What wrecks the guest stops its
+//! partition; the next life goes on with other bytes.
+
+use core::arch::{asm, global_asm};
+use core::cell::UnsafeCell;
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use partita_x86_bare::{apic, rdtsc, relax};
+
+use crate::Orders;
+use crate::console::fail;
+use crate::cpus::{cr3, start_other};
+use crate::gates::{self, Guard, NOTHING};
+use crate::random::Random;
+use crate::tables;
+use crate::tally::Tally;
+
+const STEPS_DEFAULT: u64 = 1000;
+const PAGE: usize = 4096;
+/// Random bytes in front of the end of the page.
+const TAIL: u64 = 64;
+/// Steps with the same bytes, begun at different places.
+const STEPS_PER_FILL: u64 = 32;
+/// Steps between two lines that say how far it came.
+const STEPS_PER_LINE: u64 = 250;
+const REGISTERS: usize = 16;
+const TIMER_VECTOR: u8 = 0x60;
+/// How long code may run with interrupts on, and without any end: in ticks of timer and time-stamp counter.
+const TIMER_TICKS: u32 = 50_000;
+const PATIENCE: u64 = 500_000;
+const LARGE_PAGE: u64 = 2 << 20;
+const CR0: u64 = 0x8001_0011;
+const CR4: u64 = 1 << 5 | 0b11 << 9 | 1 << 18;
+
+#[repr(C, align(4096))]
+struct Pages(UnsafeCell<[[u8; PAGE]; 2]>);
+
+// SAFETY: only vCPU 0 uses it.
+unsafe impl Sync for Pages {}
+
+/// Bytes to execute, and bytes to work on.
+static PAGES: Pages = Pages(UnsafeCell::new([[0; PAGE]; 2]));
+static STEP: AtomicU64 = AtomicU64::new(0);
+static TARGET: AtomicU64 = AtomicU64::new(0);
+
+global_asm!(
+    r#"
+    .section .text.random, "ax", @progbits
+    // RDI: the guard, RSI: sixteen values for the registers, the last one for the code's address.
+hostile_run:
+    push rbx
+    push rbp
+    push r12
+    push r13
+    push r14
+    push r15
+    lea rax, [rip + 2f]
+    mov [rdi + 8], rsp
+    mov [rdi], rax
+    mov rax, [rsi]
+    mov rbx, [rsi + 8]
+    mov rcx, [rsi + 16]
+    mov rdx, [rsi + 24]
+    mov rdi, [rsi + 40]
+    mov rbp, [rsi + 48]
+    mov r8, [rsi + 56]
+    mov r9, [rsi + 64]
+    mov r10, [rsi + 72]
+    mov r11, [rsi + 80]
+    mov r12, [rsi + 88]
+    mov r13, [rsi + 96]
+    mov r14, [rsi + 104]
+    mov rsp, [rsi + 112]
+    mov r15, [rsi + 120]
+    mov rsi, [rsi + 32]
+    sti
+    jmp r15
+2:  cli
+    cld
+    pop r15
+    pop r14
+    pop r13
+    pop r12
+    pop rbp
+    pop rbx
+    ret
+    .previous
+    "#
+);
+
+unsafe extern "C" {
+    fn hostile_run(guard: *const Guard, registers: *const u64);
+}
+
+/// What vCPU 1 does: an NMI to vCPU 0 when that does not get on.
+fn watch() -> ! {
+    let (mut seen, mut since) = (u64::MAX, rdtsc());
+    loop {
+        let step = STEP.load(Ordering::Relaxed);
+        let now = rdtsc();
+        if step != seen {
+            (seen, since) = (step, now);
+        } else if now.wrapping_sub(since) > PATIENCE {
+            // SAFETY: vCPU 0 has a handler for NMIs, unless its own code took it away.
+            unsafe { apic::send_nmi(TARGET.load(Ordering::Relaxed) as u32) };
+            since = now;
+        }
+        relax();
+    }
+}
+
+/// Leaves nothing mapped but this partition's memory: other addresses are page faults, which this guest survives.
+fn unmap_foreign(memory: u64) {
+    let table = |address: u64| (address & !0xFFF) as *mut u64;
+    // SAFETY: the boot page tables: one table for 512 GiB, four for a GiB each, of large pages, all mapped one to one.
+    unsafe {
+        let gigabytes = table(table(cr3()).read_volatile());
+        for gigabyte in 0..4 {
+            let pages = table(gigabytes.add(gigabyte).read_volatile());
+            for page in 0..512 {
+                if ((gigabyte as u64) << 30) + page as u64 * LARGE_PAGE >= memory {
+                    pages.add(page).write_volatile(0);
+                }
+            }
+        }
+        asm!("mov cr3, {}", in(reg) cr3(), options(nostack));
+    }
+}
+
+/// Takes back what random code may have changed.
+fn recover(root: u64) {
+    // SAFETY: what these registers had before; breakpoints off.
+    unsafe {
+        asm!("mov cr0, {}", "mov cr4, {}", "mov cr3, {}", "mov dr7, {}", "mov cr8, {}",
+            in(reg) CR0, in(reg) CR4, in(reg) root, in(reg) 0x400u64, in(reg) 0u64, options(nostack));
+        asm!("mov ss, {0:e}", "mov ds, {0:e}", "mov es, {0:e}", in(reg) 0x10u32, options(nostack, preserves_flags));
+    }
+    tables::load(0);
+    apic::enable();
+}
+
+fn value(random: &mut Random, data: u64) -> u64 {
+    match random.below(4) {
+        0 => data + random.below(PAGE as u64),
+        1 => random.any(),
+        2 => random.below(0x100),
+        _ => random.next(),
+    }
+}
+
+/// `steps` times.
+pub(crate) fn attack(orders: &Orders, tally: &mut Tally) {
+    let [own, other] = orders.ids[..] else { fail(format_args!("the attack needs two vCPUs")) };
+    let mut random = Random::new(orders.seed.wrapping_add(orders.life).wrapping_mul(0x5851_F42D_4C95_7F2D));
+    TARGET.store(own.into(), Ordering::Relaxed);
+    start_other(other, watch);
+    unmap_foreign(orders.memory);
+    let root = cr3();
+    recover(root);
+    let pages = PAGES.0.get();
+    let (code, data) = (pages as u64, pages as u64 + PAGE as u64);
+    let guard = gates::guard();
+    let mut registers = [0; REGISTERS];
+    for step in 0..orders.steps_or(STEPS_DEFAULT) {
+        if step % STEPS_PER_LINE == 0 {
+            orders.say(format_args!("{step} steps"));
+        }
+        if step % STEPS_PER_FILL == 0 {
+            // SAFETY: only this vCPU writes and executes it.
+            for chunk in unsafe { &mut *pages }.as_flattened_mut().chunks_mut(8) {
+                chunk.copy_from_slice(&random.next().to_le_bytes()[..chunk.len()]);
+            }
+        }
+        for register in &mut registers {
+            *register = value(&mut random, data);
+        }
+        registers[REGISTERS - 1] = code + random.below(PAGE as u64 - TAIL);
+        STEP.store(step, Ordering::Relaxed);
+        guard.set_breaks(true);
+        // SAFETY: the vector has its handler.
+        unsafe { apic::timer_one_shot(TIMER_VECTOR, TIMER_TICKS) };
+        // SAFETY: this is the attack: whatever the code does, its exception comes back here, or the partition is stopped.
+        unsafe { hostile_run(guard, registers.as_ptr()) };
+        guard.set_breaks(false);
+        recover(root);
+        tally.tries += 1;
+        tally.faults += u64::from(guard.finish() != NOTHING);
+    }
+}

@@ -1,0 +1,10 @@
+//! Links the payload by the runtime's script, and defmt's strings into a section that is not loaded.
+
+fn main() {
+    let dir = std::env::var("CARGO_MANIFEST_DIR").unwrap_or_default();
+    if std::env::var("CARGO_CFG_TARGET_OS").as_deref() == Ok("none") {
+        println!("cargo:rustc-link-arg-bins=-T{dir}/../rt/payload.ld");
+        println!("cargo:rustc-link-arg-bins=-Tdefmt.x");
+    }
+    println!("cargo:rerun-if-changed=../rt/payload.ld");
+}
