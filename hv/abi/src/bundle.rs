@@ -329,7 +329,7 @@ mod tests {
     #[test]
     fn the_header_keeps_its_layout() {
         let bytes = sample();
-        assert_eq!(&bytes[..12], b"PARTITAB\x02\0\0\0");
+        assert_eq!(&bytes[..12], b"PARTITAB\x03\0\0\0");
         assert_eq!(&bytes[12..16], &3u32.to_le_bytes());
         assert_eq!(&bytes[HEADER_LEN..HEADER_LEN + 8], &[1, 0, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF]);
         assert_eq!(bytes.len() % DATA_ALIGN, 0);

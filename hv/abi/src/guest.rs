@@ -17,7 +17,14 @@ pub const ACPI_LEN: u64 = 0x4000;
 /// Where the host tool may put what it computes, up to the end of the firmware area.
 pub const HOST_BASE: u64 = FIRMWARE_BASE + ACPI_LEN;
 /// Bytes that the host tool may fill from [`HOST_BASE`] on.
-pub const HOST_LEN: u64 = FIRMWARE_LEN - ACPI_LEN;
+pub const HOST_LEN: u64 = RESET_VECTOR - HOST_BASE;
+
+/// Where a PC's firmware begins: a guest that resets the PC by a jump there resets its partition. The hypervisor puts
+/// [`RESET_CODE`] there.
+pub const RESET_VECTOR: u64 = FIRMWARE_BASE + FIRMWARE_LEN - 16;
+/// Real-mode code: `mov al, RESET_VALUE; mov dx, RESET_PORT; out dx, al; hlt`, and a jump back to the HLT.
+pub const RESET_CODE: [u8; 9] =
+    [0xB0, RESET_VALUE, 0xBA, RESET_PORT as u8, (RESET_PORT >> 8) as u8, 0xEE, 0xF4, 0xEB, 0xFD];
 
 /// Largest memory of one partition: it lies below the APIC page and the PCI hole.
 pub const MEMORY_MAX: u64 = 3 << 30;

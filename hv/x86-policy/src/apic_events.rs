@@ -77,6 +77,12 @@ impl Requests {
         self.0 & STOP != 0
     }
 
+    /// Whether what was about to be delivered to the vCPU is of no account any more: these requests do not wait until it has
+    /// been. A guest can arrange for a delivery that never ends.
+    pub const fn drops_events(self) -> bool {
+        self.stop() || self.init()
+    }
+
     /// This word after `later` came in: to be stored by compare-and-swap. An INIT undoes an NMI and a SIPI that came
     /// before it; the first of several SIPIs counts.
     pub const fn merge(self, later: Self) -> Self {

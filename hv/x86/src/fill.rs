@@ -1,6 +1,6 @@
 //! A partition's memory, cleared and filled from the bundle by one of its own pCPUs: at boot, and at each restart.
 
-use partita_abi::guest::{ACPI_LEN, RSDP};
+use partita_abi::guest::{ACPI_LEN, RESET_CODE, RESET_VECTOR, RSDP};
 use partita_x86_policy::acpi::write_tables;
 
 use crate::partition::Partition;
@@ -9,7 +9,7 @@ use crate::partition::Partition;
 const STEP: usize = 64 << 10;
 
 impl Partition {
-    /// Clears the memory and copies segments and ACPI tables in, in steps, with `between` after each. `false` if something
+    /// Clears the memory and copies segments, ACPI tables and what is at the reset vector in, in steps, with `between` after each. `false` if something
     /// does not fit.
     ///
     /// # Safety
@@ -36,6 +36,10 @@ impl Partition {
                 step();
             }
         }
+        let Some(place) = memory.get_mut(RESET_VECTOR as usize..RESET_VECTOR as usize + RESET_CODE.len()) else {
+            return false;
+        };
+        place.copy_from_slice(&RESET_CODE);
         let tables = memory.get_mut(RSDP as usize..(RSDP + ACPI_LEN) as usize);
         tables.is_some_and(|tables| write_tables(tables, RSDP, &self.apic_view, self.config.console).is_ok())
     }

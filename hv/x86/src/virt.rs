@@ -208,6 +208,8 @@ pub trait VirtualCpu: Sized + 'static {
     fn watch_nmi_return(&mut self, on: bool);
     /// Begins the single step that tells when the guest has returned from its NMI handler.
     fn step_nmi_return(&mut self);
+    /// Ends it, behind its #DB: hides it from the guest. `true` if the guest has a #DB of its own from the same instruction.
+    fn end_nmi_return(&mut self) -> bool;
     /// Whether the last instruction holds interrupts back until the next one is done (STI, MOV SS).
     fn in_shadow(&self) -> bool;
     /// Makes it so again.

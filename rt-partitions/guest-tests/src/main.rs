@@ -9,22 +9,32 @@ mod catch;
 mod claims;
 mod counters;
 mod cpu;
+mod debug;
 mod departs;
 mod ends;
+mod exceptions;
+mod features;
 mod icr;
+mod init;
 mod instructions;
 mod io;
+mod modes;
 mod msr;
 mod nmi;
+mod paging;
 mod pattern;
 mod peer;
 mod quiet;
 mod smp;
 mod sse;
+mod step_nmi;
 mod tables;
 mod timer;
+mod together;
 mod trace_cost;
+mod trap;
 mod user;
+mod xsave;
 
 use partita_rt::{Error, Machine};
 
@@ -32,7 +42,7 @@ partita_rt::payload!("guest-tests", run);
 
 type Test = fn(&Machine) -> Result<(), Error>;
 
-const COUNT: usize = 20;
+const COUNT: usize = 28;
 const NAMES: &[&str; COUNT] = &[
     "cpu",
     "smp",
@@ -54,6 +64,14 @@ const NAMES: &[&str; COUNT] = &[
     "quiet",
     "pattern",
     "departs",
+    "debug",
+    "exceptions",
+    "init",
+    "modes",
+    "xsave",
+    "paging",
+    "features",
+    "together",
 ];
 /// In the order of [`NAMES`].
 const TESTS: &[Test; COUNT] = &[
@@ -77,10 +95,18 @@ const TESTS: &[Test; COUNT] = &[
     quiet::test,
     pattern::test,
     departs::test,
+    debug::test,
+    exceptions::test,
+    init::test,
+    modes::test,
+    xsave::test,
+    paging::test,
+    features::test,
+    together::test,
 ];
 
 fn run(machine: &Machine) -> Result<(), Error> {
-    let test = machine.options(&["test"])?.choice("test", 0, NAMES)?;
+    let test = machine.options(&["test", "seed", "ms"])?.choice("test", 0, NAMES)?;
     tables::load(0);
     catch::install();
     counters::install();

@@ -32,7 +32,7 @@ const LARGE: u64 = 1 << 7;
 const ADDRESS: u64 = 0x000F_FFFF_FFFF_F000;
 
 /// Lets user code into the page of `address`.
-fn open_page(address: u64) {
+pub(crate) fn open_page(address: u64) {
     let mut table: u64;
     // SAFETY: reads a register.
     unsafe { asm!("mov {}, cr3", out(reg) table, options(nomem, nostack, preserves_flags)) };

@@ -12,9 +12,9 @@ use partita_trace::names::{ExitReason, IcrRefusal};
 /// Claims of the guest that must not notice anything.
 const SURVIVOR_CLAIMS: usize = 4;
 /// pCPUs of the guest.
-const PCPUS: [u16; 2] = [2, 3];
+pub(crate) const PCPUS: [u16; 2] = [2, 3];
 
-fn guest(test: &str, clock: Clock, smp_call_hz: u32, claims: usize) -> Left {
+pub(crate) fn guest(test: &str, clock: Clock, smp_call_hz: u32, claims: usize) -> Left {
     let (test, rate) = (format!("test={test}"), format!("smp_call_hz = {smp_call_hz}"));
     let system = load("guest.toml", &[("test=cpu", &test), ("smp_call_hz = 0", &rate)]);
     let left = run(&system, clock, 120);
@@ -25,7 +25,7 @@ fn guest(test: &str, clock: Clock, smp_call_hz: u32, claims: usize) -> Left {
 }
 
 /// What the policies refused the guest, in order.
-fn refusals(left: &Left) -> Vec<(PolicyKind, u64, u64)> {
+pub(crate) fn refusals(left: &Left) -> Vec<(PolicyKind, u64, u64)> {
     let events = left.events(PCPUS[0]).into_iter();
     let refused = |(_, event)| match event {
         Event::PolicyRefused { kind, target, value } => Some((kind, target, value)),
@@ -44,12 +44,12 @@ fn refused_ipis(left: &Left) -> Vec<(IcrRefusal, u64)> {
     events.filter_map(refused).collect()
 }
 
-fn exits(left: &Left, reason: ExitReason) -> u64 {
+pub(crate) fn exits(left: &Left, reason: ExitReason) -> u64 {
     PCPUS.iter().map(|pcpu| left.count(*pcpu, HistogramId::Exit(reason))).sum()
 }
 
 /// The hypervisor's last word on the guest, which nothing was refused but this.
-fn assert_refused(left: &Left, accesses: usize, ipis: usize) {
+pub(crate) fn assert_refused(left: &Left, accesses: usize, ipis: usize) {
     let line = format!("partita: partition 0 \"guest\": finished, success; refused: {accesses} accesses, {ipis} IPIs");
     assert!(left.console("hypervisor").lines().any(|found| found == line), "{line}\n{}", left.consoles());
 }

@@ -47,6 +47,7 @@ impl SvmVcpu {
     /// What power-on and INIT do alike (APM vol. 2 section 14.1.3): registers, segments, nothing pending.
     fn clear(&mut self, registers: &mut GuestRegisters) {
         *registers = GuestRegisters::default();
+        self.before_step = None;
         let save = &mut self.vmcb.save;
         let data = real(0, DATA_16);
         (save.cs, save.ds, save.es, save.ss, save.fs, save.gs) = (real(0, CODE_16), data, data, data, data, data);

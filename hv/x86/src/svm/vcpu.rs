@@ -24,6 +24,7 @@ const KERNEL_GS_BASE: u32 = 0xC000_0102;
 const CR0_PG: u64 = 1 << 31;
 const RFLAGS_TF: u64 = 1 << 8;
 const RFLAGS_RF: u64 = 1 << 16;
+const DR6_BREAKPOINTS: u64 = 0xF;
 const DR6_SINGLE_STEP: u64 = 1 << 14;
 /// Exceptions that are always intercepted: #DB and #AC, whose delivery can fault for ever without an instruction boundary,
 /// and with it without an exit for an NMI.
@@ -40,6 +41,8 @@ const GUEST_ASID: u32 = 1;
 #[derive(Debug)]
 pub struct SvmVcpu {
     pub(super) vmcb: &'static mut Vmcb,
+    /// DR6 and the guest's own TF before the hypervisor's step over an IRET, while that is under way.
+    pub(super) before_step: Option<(u64, bool)>,
 }
 
 impl SvmVcpu {
@@ -139,7 +142,7 @@ impl VirtualCpu for SvmVcpu {
         control.asid = GUEST_ASID;
         control.nested_paging = 1;
         control.nested_cr3 = nested_root;
-        Ok(Self { vmcb })
+        Ok(Self { vmcb, before_step: None })
     }
 
     #[inline(always)]
@@ -284,7 +287,19 @@ impl VirtualCpu for SvmVcpu {
 
     fn step_nmi_return(&mut self) {
         self.vmcb.control.intercept_iret(false);
-        self.vmcb.save.rflags |= RFLAGS_TF;
+        let save = &mut self.vmcb.save;
+        self.before_step.get_or_insert((save.dr6, save.rflags & RFLAGS_TF != 0));
+        save.rflags |= RFLAGS_TF;
+    }
+
+    fn end_nmi_return(&mut self) -> bool {
+        let Some((before, is_guests)) = self.before_step.take() else { return false };
+        let dr6 = &mut self.vmcb.save.dr6;
+        let hits = *dr6 & !before & DR6_BREAKPOINTS;
+        if !is_guests {
+            *dr6 = *dr6 & !DR6_SINGLE_STEP | before & DR6_SINGLE_STEP;
+        }
+        is_guests || hits != 0
     }
 
     fn in_shadow(&self) -> bool {

@@ -4,7 +4,7 @@ use core::sync::atomic::Ordering;
 
 use partita_core::arch::Arch;
 use partita_trace::event::Event;
-use partita_x86_policy::apic_events::{NmiState, VcpuAction};
+use partita_x86_policy::apic_events::{NmiState, Requests, VcpuAction};
 
 use super::{Unrecorded, Vcpu};
 use crate::arch::{X86, kick};
@@ -48,9 +48,10 @@ impl<V: VirtualCpu> Vcpu<V> {
             // Only given to a pCPU without a guest.
             Order::None | Order::Load | Order::Start | Order::Park => {}
         }
-        if self.cpu.delivers() {
+        let waiting = self.requests.peek();
+        if self.cpu.delivers() && !Requests::from_word(waiting).drops_events() {
             // One event at a time: requests wait for the exit that this NMI forces right behind it.
-            if self.requests.peek() != 0 {
+            if waiting != 0 {
                 kick(X86::pcpu());
             }
             return true;
@@ -61,6 +62,7 @@ impl<V: VirtualCpu> Vcpu<V> {
         }
         if requests.init() {
             V::let_in(apic::reset);
+            self.cpu.discard_events();
         }
         match self.events.on_request(requests, self.cpu.rip()) {
             VcpuAction::Enter => true,
@@ -114,7 +116,7 @@ impl<V: VirtualCpu> Vcpu<V> {
         self.after_nmi(action);
     }
 
-    /// A #DB came: `true` if it was the hypervisor's, behind the guest's IRET from its NMI handler.
+    /// A #DB came: `true` if it was the hypervisor's alone, behind the guest's IRET from its NMI handler.
     pub(super) fn nmi_returned(&mut self) -> bool {
         let stepping = self.events.nmi() == NmiState::Stepping;
         if stepping {
@@ -126,7 +128,8 @@ impl<V: VirtualCpu> Vcpu<V> {
         } else {
             return false;
         }
-        true
+        // One event at a time: an NMI goes before a #DB that the guest's own IRET caused.
+        !self.cpu.end_nmi_return() || self.cpu.delivers()
     }
 
     fn after_nmi(&mut self, action: VcpuAction) {
