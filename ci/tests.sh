@@ -72,7 +72,7 @@ else
     skip miri-core "no nightly toolchain with miri"
 fi
 
-for target in trace/region_header trace/trace_file trace/damaged_file hv/x86-policy/icr hv/x86-policy/msr_port hv/console/console; do
+for target in trace/region_header trace/trace_file trace/damaged_file hv/x86-policy/icr hv/x86-policy/msr_port hv/console/console tools/host/images; do
     if cargo +nightly fuzz --version >/dev/null 2>&1; then
         run "fuzz-$(basename $target)" fuzz "$(dirname $target)" "$(basename $target)"
     else

@@ -342,26 +342,29 @@ impl<'a> Region<'a> {
         Some(unsafe { HistogramBank::new(self.base.add(offset)) })
     }
 
-    /// Notes a guest's window. Any pCPU may call it at any time.
+    /// Notes a guest's window, in place of the one that its partition had. Any pCPU may call it at any time.
     ///
     /// # Errors
     /// The table is full.
     pub fn add_window(&self, window: Window) -> Result<(), WindowsFull> {
-        for entry in 0..WINDOWS_MAX {
-            let first = WINDOWS_OFFSET / 8 + entry * WINDOW_WORDS;
-            let tag = self.word(first + 3);
+        let tag_of = |entry: usize| self.word(WINDOWS_OFFSET / 8 + entry * WINDOW_WORDS + 3);
+        let claim = |entry: &usize, tag: u64| {
             // Claims the entry among pCPUs; nothing is read under the claim, so no ordering is needed.
-            if tag.compare_exchange(0, TAG_CLAIMED, Ordering::Relaxed, Ordering::Relaxed).is_err() {
-                continue;
-            }
-            self.word(first).store(window.gpa, Ordering::Relaxed);
-            self.word(first + 1).store(window.hpa, Ordering::Relaxed);
-            self.word(first + 2).store(window.len, Ordering::Relaxed);
-            // Release: whoever sees the final tag sees the words before it.
-            tag.store(window.tag(), Ordering::Release);
-            return Ok(());
+            tag_of(*entry).compare_exchange(tag, TAG_CLAIMED, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+        };
+        let own = (0..WINDOWS_MAX).find(|entry| {
+            let tag = tag_of(*entry).load(Ordering::Relaxed);
+            window.has_tag(tag) && claim(entry, tag)
+        });
+        let entry = own.or_else(|| (0..WINDOWS_MAX).find(|entry| claim(entry, 0))).ok_or(WindowsFull)?;
+        let first = WINDOWS_OFFSET / 8 + entry * WINDOW_WORDS;
+        for (offset, word) in [window.gpa, window.hpa, window.len].into_iter().enumerate() {
+            // Release: whoever sees a word of this window sees that its tag is gone.
+            self.word(first + offset).store(word, Ordering::Release);
         }
-        Err(WindowsFull)
+        // Release: whoever sees the final tag sees the words before it.
+        tag_of(entry).store(window.tag(), Ordering::Release);
+        Ok(())
     }
 
     fn ring_head(&self, ring: u16) -> Option<NonNull<RingHead>> {

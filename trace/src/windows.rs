@@ -18,7 +18,7 @@ pub struct Window {
     pub len: u64,
 }
 
-/// The window table is full: [`WINDOWS_MAX`] guests have one.
+/// The window table is full: [`WINDOWS_MAX`] partitions have one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WindowsFull;
 
@@ -32,6 +32,11 @@ impl Window {
     pub(crate) fn tag(&self) -> u64 {
         let low = u64::from(self.partition) | TAG_USED;
         low | u64::from(crc_of_words(&[self.gpa, self.hpa, self.len, low])) << 32
+    }
+
+    /// Whether a tag is that of a window of the same partition.
+    pub(crate) const fn has_tag(&self, tag: u64) -> bool {
+        tag & TAG_USED != 0 && tag as u16 == self.partition
     }
 
     /// The window of an entry: `Some(Err)` if it is damaged, `None` if it is free or not complete.

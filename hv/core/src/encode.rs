@@ -233,15 +233,17 @@ mod tests {
         bytes.extend([0; 3]);
         assert_eq!(decode(&bytes), Err(CodecError::TrailingBytes { count: 3 }));
         assert_eq!(decode(&[0; ENCODED_MAX + 1]), Err(CodecError::TooLong { len: ENCODED_MAX + 1 }));
-        // A name that is too long, one that is not UTF-8, an unknown way of SMP calls, an unknown expectation, too many
-        // partitions.
+        // A name that is too long, one that is not UTF-8, an unknown way of SMP calls, an unknown expectation, an
+        // unknown end of a reboot, a truth value of 2, too many partitions.
         let broken = |at: usize, byte| {
             let mut bytes = encoded(&small());
             bytes[at] = byte;
             bytes.resize(400, 0);
             decode(&bytes)
         };
-        for (at, byte) in [(0, NAME_MAX as u8 + 1), (1, 0xFF), (10, 2), (38, 2), (14, PARTITIONS_MAX as u8 + 1)] {
+        for (at, byte) in
+            [(0, NAME_MAX as u8 + 1), (1, 0xFF), (10, 2), (40, 3), (41, 2), (42, 2), (14, PARTITIONS_MAX as u8 + 1)]
+        {
             assert_eq!(broken(at, byte), Err(CodecError::Malformed), "byte {at}");
         }
     }

@@ -12,6 +12,7 @@ pub mod loading;
 pub mod memory;
 pub mod partition;
 pub mod pcpu_set;
+pub mod reboot;
 pub mod rules;
 pub mod smp_call;
 mod sync;

@@ -38,7 +38,8 @@ impl PartitionState {
 ///    |                  |
 ///    +------stop--------+------stop----> Stopped
 /// ```
-/// Of several that end it, the first wins; the others see that they lost. `reload` leads back to `Loading`.
+/// Of several that end it, the first wins; the others see that they lost. `reload` leads back to `Loading`, `restate` changes
+/// the cause of a stop.
 /// A life of zero bytes is loading.
 #[derive(Debug)]
 pub struct PartitionLife {
@@ -83,6 +84,11 @@ impl PartitionLife {
         // One of the two orders finds it, unless it is over: it never goes back from running to loading.
         let won = self.change(LOADING, ENDING) || self.change(RUNNING, ENDING);
         won && self.publish(STOPPED, cause, detail)
+    }
+
+    /// It was stopped, and the reason is another one now. `false` if it was not stopped.
+    pub fn restate(&self, cause: u16, detail: u64) -> bool {
+        self.change(STOPPED, ENDING) && self.publish(STOPPED, cause, detail)
     }
 
     fn publish(&self, phase: u8, cause: u16, word: u64) -> bool {
@@ -149,8 +155,10 @@ pub struct Tally {
     pub running: usize,
     /// Expected to run, but over.
     pub ended_early: usize,
-    /// Nothing is expected of them.
+    /// Nothing is expected of them, and they are not over.
     pub free: usize,
+    /// Nothing is expected of them, and they are over.
+    pub free_over: usize,
 }
 
 impl Tally {
@@ -164,6 +172,7 @@ impl Tally {
                 (Expectation::Finish, _) => &mut tally.unfinished,
                 (Expectation::Run, state) if state.is_over() => &mut tally.ended_early,
                 (Expectation::Run, _) => &mut tally.running,
+                (Expectation::Anything, state) if state.is_over() => &mut tally.free_over,
                 (Expectation::Anything, _) => &mut tally.free,
             };
             *count += 1;
@@ -181,7 +190,8 @@ impl Tally {
     /// as any partition does.
     pub const fn verdict(&self) -> Verdict {
         let some_finish = self.finished > 0 || self.failed > 0;
-        let is_over = self.unfinished == 0 && (some_finish || (self.running == 0 && self.ended_early > 0));
+        let none_runs = self.running == 0 && self.free == 0 && (self.ended_early > 0 || self.free_over > 0);
+        let is_over = self.unfinished == 0 && (some_finish || none_runs);
         match (is_over, self.has_failure()) {
             (false, _) => Verdict::Running,
             (true, true) => Verdict::Failed,
@@ -219,8 +229,11 @@ mod tests {
         assert_eq!(life.state(), BAD);
         assert!(life.reload());
         assert_eq!(life.state(), Loading);
+        assert!(!life.restate(4, 5), "one that is not stopped");
         assert!(life.stop(3, 0xFEE0_0000), "a partition that cannot be loaded can be stopped");
         assert_eq!(life.state(), STOPPED);
+        assert!(life.restate(4, 5));
+        assert_eq!(life.state(), PartitionState::Stopped { cause: 4, detail: 5 });
     }
 
     #[test]
@@ -273,7 +286,11 @@ mod tests {
             (Verdict::Success, &[(Anything, Running), (Finish, DONE)]),
             (Verdict::Success, &[(Anything, STOPPED), (Finish, DONE)]),
             (Verdict::Running, &[(Anything, STOPPED), (Finish, Running)]),
-            (Verdict::Running, &[(Anything, STOPPED), (Anything, DONE)]),
+            (Verdict::Running, &[(Anything, STOPPED), (Anything, Running)]),
+            (Verdict::Running, &[(Anything, STOPPED), (Run, Running)]),
+            (Verdict::Running, &[(Anything, Running), (Run, STOPPED)]),
+            (Verdict::Success, &[(Anything, STOPPED), (Anything, DONE)]),
+            (Verdict::Failed, &[(Anything, STOPPED), (Run, DONE)]),
             // Nobody is expected to finish.
             (Verdict::Running, &[(Run, Running), (Run, Running)]),
             (Verdict::Running, &[(Run, Running), (Run, STOPPED)]),

@@ -59,6 +59,11 @@ mod tests {
         assert_eq!(at(out(0x84, 1), dr7(1, 4)), 0);
         assert_eq!(at(out(0x80, 4), dr7(0, 1) | dr7(2, 2)), 5);
         assert_eq!(at(out(0xFFFF, 4), dr7(0, 1)), 0);
+        assert_eq!(hits(out(0xFFFF, 4), dr7(2, 1), CR4_DEBUG_EXTENSIONS, [0, 0, 0xFFFF, 0]), 4, "at the last port");
+        assert_eq!(hits(out(0x82, 1), dr7(1, 2), CR4_DEBUG_EXTENSIONS, [0, 0x83, 0, 0]), 2, "aligned by its length");
+        assert_eq!(hits(out(0x87, 1), dr7(1, 3), CR4_DEBUG_EXTENSIONS, [0, 0x80, 0, 0]), 2, "eight bytes");
+        assert_eq!(at(IoAccess { input: true, ..out(0x80, 1) }, dr7(0, 1)), 1, "an IN, too");
+        assert_eq!(at(out(0x80, 1), dr7(0, 1) & !1 | 2), 1, "by its global enable");
     }
 
     #[test]

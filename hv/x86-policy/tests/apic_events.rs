@@ -38,6 +38,21 @@ fn requests_merge_in_their_order() {
 }
 
 #[test]
+fn a_stop_and_an_init_do_not_wait_for_a_delivery() {
+    for (requests, drops) in [
+        (Requests::NONE, false),
+        (Requests::NMI, false),
+        (Requests::sipi(0x10), false),
+        (Requests::INIT, true),
+        (Requests::STOP, true),
+        (Requests::NMI.merge(Requests::STOP), true),
+        (Requests::INIT.merge(Requests::sipi(0x10)), true),
+    ] {
+        assert_eq!(requests.drops_events(), drops, "{requests:?}");
+    }
+}
+
+#[test]
 fn stop_is_for_ever_and_first() {
     let mut vcpu = running();
     let everything = Requests::from_word(u32::MAX);

@@ -1,7 +1,8 @@
 //! The I/O port policy and its permission map.
 
-use partita_core::system::{Identity, SerialPort};
-use partita_x86_policy::ports::{IOPM_LEN, IoAccess, PortDecision, PortPolicy, iopm_intercepts};
+use partita_abi::guest;
+use partita_core::system::{Identity, PortRange, SerialPort};
+use partita_x86_policy::ports::{IOPM_LEN, IoAccess, PortDecision, PortPolicy, iopm_intercepts, serial_base};
 use proptest::prelude::*;
 
 const CONSOLES: [Option<SerialPort>; 4] =
@@ -84,6 +85,17 @@ fn what_is_written_decides_about_power() {
 }
 
 #[test]
+fn what_lies_at_the_reset_vector_resets() {
+    // mov al, imm8; mov dx, imm16; out dx, al; hlt; jmp to the hlt.
+    let [0xB0, value, 0xBA, low, high, 0xEE, 0xF4, 0xEB, 0xFD] = guest::RESET_CODE else { panic!() };
+    let policy = PortPolicy::new(None, Identity::Linux);
+    assert_eq!(policy.decide(out(u16::from_le_bytes([low, high]), 1), value.into()), PortDecision::Reset);
+    // F000:FFF0.
+    assert_eq!(guest::RESET_VECTOR, 0xF_0000 + 0xFFF0);
+    assert_eq!(guest::HOST_BASE + guest::HOST_LEN, guest::RESET_VECTOR);
+}
+
+#[test]
 fn the_map_opens_the_console_and_nothing_else() {
     for (console, base) in CONSOLES.into_iter().zip([None, Some(0x2F8), Some(0x3E8), Some(0x2E8)]) {
         let map = map(PortPolicy::new(console, Identity::Linux));
@@ -91,6 +103,29 @@ fn the_map_opens_the_console_and_nothing_else() {
         let expected: Vec<u16> = base.map_or(vec![], |base| (base..base + 8).collect());
         assert_eq!(open, expected);
         assert!(map[0x2000..].iter().all(|&byte| byte == 0xFF), "past the last port");
+    }
+}
+
+proptest! {
+    #[test]
+    fn the_map_opens_a_partitions_devices_and_nothing_else(
+        console in 0..CONSOLES.len(),
+        bounds in prop::collection::vec((any::<u16>(), any::<u16>()), 0..4),
+        last in any::<bool>(),
+    ) {
+        let mut devices: Vec<PortRange> =
+            bounds.into_iter().map(|(a, b)| PortRange { first: a.min(b), last: a.max(b).min(a.min(b).saturating_add(300)) }).collect();
+        if last {
+            devices.push(PortRange { first: 0xFFF8, last: 0xFFFF });
+        }
+        let mut map = Box::new([0; IOPM_LEN]);
+        PortPolicy::new(CONSOLES[console], Identity::Partita).fill_iopm(&devices, &mut map);
+        let own = CONSOLES[console].map(|port| PortRange { first: serial_base(port), last: serial_base(port) + 7 });
+        for port in 0..=u16::MAX {
+            let is_owned = devices.iter().chain(&own).any(|range| (range.first..=range.last).contains(&port));
+            prop_assert_eq!(!iopm_intercepts(&map, port, 1), is_owned, "{:#x}", port);
+        }
+        prop_assert!(map[0x2000..].iter().all(|&byte| byte == 0xFF), "past the last port");
     }
 }
 

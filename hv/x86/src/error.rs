@@ -48,7 +48,9 @@ pub enum Refusal {
     Reserved {
         /// Number of the partition that wants them.
         partition: usize,
-        /// The first port or address.
+        /// Which of the two.
+        what: &'static str,
+        /// The first port or address of the range that it wants.
         first: u64,
         /// What they are for.
         why: &'static str,
@@ -111,8 +113,8 @@ impl Display for Refusal {
             Self::Rules { violations } => {
                 write!(f, "the system breaks {violations} rule(s), listed above; see `partita check`")
             }
-            Self::Reserved { partition, first, why } => {
-                write!(f, "partition {partition} is to own a device at {first:#x}, but that is {why}; leave it out")
+            Self::Reserved { partition, what, first, why } => {
+                write!(f, "partition {partition} is to own the {what} from {first:#x} on, with {why}; leave them out")
             }
             Self::Memory(error) => error.fmt(f),
             Self::Pool(error) => error.fmt(f),

@@ -7,7 +7,7 @@ use partita_core::arch::Arch;
 use partita_core::partition::{PartitionState, Tally, Verdict};
 use partita_core::pcpu_set::PcpuSet;
 use partita_core::smp_call::{Deadline, Reply};
-use partita_core::system::{Housekeeping, OnReboot, SmpCallMode};
+use partita_core::system::{Expectation, Housekeeping, OnReboot, SmpCallMode};
 use partita_trace::event::Event;
 use partita_trace::histogram::HistogramId;
 use partita_trace::layout::{HEADER_LEN, RegionHeader, Window};
@@ -47,19 +47,30 @@ impl Hypervisor {
             if let Some(inbox) = inbox.filter(|inbox| inbox.has_pending()) {
                 inbox.handle_smp_call(rdtsc());
             }
-            if take_timer().is_some() && (limit == 0 || rounds.made < limit) {
+            if take_timer().is_some() && housekeeping.smp_call_hz > 0 && (limit == 0 || rounds.made < limit) {
                 call(&targets, &housekeeping, &mut rounds);
             }
             self.accept_windows();
             self.take_input();
-            self.restart_rebooted();
-            let tally = Tally::of(self.partitions.iter().filter_map(|p| Some((p.config.expect, as_it_counts(p)?))));
+            if let Some(due) = self.restart_rebooted() {
+                self.wake_at(due);
+            }
+            let tally = Tally::of(self.partitions.iter().map(|partition| as_it_counts(partition)));
             if tally.verdict() != Verdict::Running || self.shell.quits || (limit > 0 && rounds.made >= limit) {
                 apic::timer_stop();
                 self.end(&tally, &rounds);
             }
             interrupts::enable_and_hlt();
             interrupts::disable();
+        }
+    }
+
+    /// Has the timer interrupt at a time, unless it does so periodically anyway.
+    fn wake_at(&self, tsc: u64) {
+        if self.system.config.housekeeping.smp_call_hz == 0 {
+            let ticks = u128::from(tsc.saturating_sub(X86::now())) * u128::from(self.machine.clocks.lapic_hz);
+            let count = ticks / u128::from(self.machine.clocks.tsc_hz.max(1));
+            apic::timer_one_shot(u32::try_from(count).unwrap_or(u32::MAX).max(1));
         }
     }
 
@@ -99,12 +110,21 @@ impl Hypervisor {
         end_run(exit)
     }
 
-    /// Starts the partitions again whose guests have rebooted, if they are to be.
-    fn restart_rebooted(&mut self) {
+    /// Starts the partitions again whose guests have rebooted, if they are to be and their time has come; gives the earliest
+    /// time of the others.
+    fn restart_rebooted(&mut self) -> Option<u64> {
+        let mut next: Option<u64> = None;
         for index in 0..self.partitions.len() {
-            let Some(&partition) = self.partitions.get(index) else { break };
+            let (Some(&partition), Some(pace)) = (self.partitions.get(index), self.reboots.get_mut(index)) else {
+                break;
+            };
             let wants_restart = partition.config.on_reboot == OnReboot::Restart;
-            if !wants_restart || stop_cause(partition) != Some(StopCause::Reboot) {
+            if !wants_restart || stop_cause(partition.life.state()) != Some(StopCause::Reboot) {
+                continue;
+            }
+            let due = pace.due(X86::now(), X86::ticks_per_ms());
+            if !Deadline::at(due).has_passed(X86::now()) {
+                next = Some(next.map_or(due, |next| next.min(due)));
                 continue;
             }
             let name = &partition.config.name;
@@ -115,10 +135,15 @@ impl Hypervisor {
                 }
                 Err(error) => {
                     println!("partita: partition {index} \"{name}\" rebooted, but is not started: {error}");
-                    partition.stop(StopCause::Other, 0);
+                    let cause = StopCause::Other as u16;
+                    // It is stopped already, for a reason that would not count as a failure; or half started.
+                    if !partition.life.restate(cause, 0) {
+                        partition.stop(StopCause::Other, 0);
+                    }
                 }
             }
         }
+        next
     }
 
     /// Notes the trace windows that guests have announced since the last look.
@@ -127,11 +152,8 @@ impl Hypervisor {
             let Some(&partition) = self.partitions.get(index) else { break };
             let Some((gpa, len)) = partition.trace_window.take() else { continue };
             let Some(window) = self.check_window(partition, gpa, len) else { continue };
-            // A guest that was restarted has it where the one before it had, unless it wants another.
-            if self.windows.contains(&window) {
-                continue;
-            }
-            if self.windows.push(window).is_err() || self.region.add_window(window).is_err() {
+            // In place of the one that the guest before a restart had.
+            if self.region.add_window(window).is_err() {
                 println!("partita: no room for the trace window of partition {}", partition.number);
             }
         }
@@ -173,23 +195,26 @@ impl Hypervisor {
 }
 
 /// Why the hypervisor stopped a partition, if it did.
-fn stop_cause(partition: &Partition) -> Option<StopCause> {
-    match partition.life.state() {
+pub fn stop_cause(state: PartitionState) -> Option<StopCause> {
+    match state {
         PartitionState::Stopped { cause, .. } => u8::try_from(cause).ok().and_then(StopCause::from_raw),
         _ => None,
     }
 }
 
-/// The state of a partition as it counts for the run; `None` if it does not count at all. One that was stopped from the
-/// console may be started again, and is no failure; a power-off is a success.
-fn as_it_counts(partition: &Partition) -> Option<PartitionState> {
-    let on_reboot = partition.config.on_reboot;
-    match stop_cause(partition) {
-        Some(StopCause::NoImage) => None,
-        Some(StopCause::Housekeeping) => Some(PartitionState::Loading),
-        Some(StopCause::Reboot) if on_reboot == OnReboot::Restart => Some(PartitionState::Loading),
-        Some(StopCause::PowerOff | StopCause::Reboot) => Some(PartitionState::Ended(0)),
-        _ => Some(partition.life.state()),
+/// What is expected of a partition, and its state as it counts for the run. One that was stopped from the console may be
+/// started again, and is no failure; a power-off is a success; of one without an image nothing is expected.
+fn as_it_counts(partition: &Partition) -> (Expectation, PartitionState) {
+    // Once: the guest can leave at any time.
+    let state = partition.life.state();
+    let expect = partition.config.expect;
+    let restarts = partition.config.on_reboot == OnReboot::Restart;
+    match stop_cause(state) {
+        Some(StopCause::NoImage) => (Expectation::Anything, state),
+        Some(StopCause::Housekeeping) => (expect, PartitionState::Loading),
+        Some(StopCause::Reboot) if restarts => (expect, PartitionState::Loading),
+        Some(StopCause::PowerOff | StopCause::Reboot) => (expect, PartitionState::Ended(0)),
+        _ => (expect, state),
     }
 }
 

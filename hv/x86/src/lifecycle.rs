@@ -2,7 +2,7 @@
 
 use core::sync::atomic::Ordering;
 
-use partita_core::arch::PcpuId;
+use partita_core::arch::{Arch, PcpuId};
 use partita_core::loading::Outcome;
 use partita_core::partition::PartitionState;
 use partita_core::smp_call::Deadline;
@@ -14,6 +14,7 @@ use crate::arch::X86;
 use crate::cpu::percpu::{self, Order, Progress};
 use crate::cpu::rdtsc;
 use crate::error::{LifeError, STEP_DEADLINE_MS};
+use crate::housekeeping::stop_cause;
 use crate::orders::{order, reaches, wait_until};
 use crate::partition::Partition;
 use crate::set_up::Hypervisor;
@@ -29,7 +30,11 @@ impl Hypervisor {
     /// # Errors
     /// It does not run, or a pCPU is late.
     pub fn stop(&mut self, partition: &Partition) -> Result<(), LifeError> {
-        if !partition.stop(StopCause::Housekeeping, 0) {
+        let is_stopped = partition.stop(StopCause::Housekeeping, 0)
+            // One that waits for its restart is not to be restarted. Only this core restarts.
+            || stop_cause(partition.life.state()) == Some(StopCause::Reboot)
+                && partition.life.restate(StopCause::Housekeeping as u16, 0);
+        if !is_stopped {
             return Err(LifeError::IsDown);
         }
         let (number, cause) = (partition.number, StopCause::Housekeeping);
@@ -73,6 +78,9 @@ impl Hypervisor {
         };
         trace::record(rdtsc(), event);
         partition.starts.fetch_add(1, Ordering::Relaxed);
+        if let Some(pace) = self.reboots.get_mut(usize::from(partition.number)) {
+            pace.started(X86::now());
+        }
         if !life.begin() {
             return Err(LifeError::IsDown);
         }

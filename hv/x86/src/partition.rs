@@ -141,11 +141,13 @@ impl Partition {
         is_first
     }
 
-    /// It ends itself with a status.
-    pub fn finish(&self, status: u64) {
-        if self.life.finish(status) {
+    /// It ends itself with a status. `false` if it is over already.
+    pub fn finish(&self, status: u64) -> bool {
+        let is_first = self.life.finish(status);
+        if is_first {
             self.spread_end();
         }
+        is_first
     }
 
     /// The hypervisor ends it. `false` if it is over already.

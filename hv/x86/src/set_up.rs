@@ -5,10 +5,11 @@ use core::mem::{align_of, size_of};
 use heapless::Vec;
 use partita_abi::report::TRACE_REGION_AT;
 use partita_core::arch::PcpuId;
+use partita_core::reboot::RebootPace;
 use partita_core::smp_call::SmpCalls;
 use partita_core::system::PARTITIONS_MAX;
 use partita_trace::event::Event;
-use partita_trace::layout::{REGION_ALIGN, Region, WINDOWS_MAX, Window};
+use partita_trace::layout::{REGION_ALIGN, Region};
 
 use crate::arch::{X86, calls, set_up_calls};
 use crate::cpu::features;
@@ -41,8 +42,8 @@ pub struct Hypervisor {
     pub region: Region<'static>,
     /// The partitions, by number.
     pub partitions: Vec<&'static Partition, PARTITIONS_MAX>,
-    /// The guests' trace windows in the region's table.
-    pub windows: Vec<Window, WINDOWS_MAX>,
+    /// When guests that reboot are started again, by number.
+    pub reboots: [RebootPace; PARTITIONS_MAX],
     /// The console.
     pub shell: Shell,
 }
@@ -66,6 +67,7 @@ impl Hypervisor {
     /// # Safety
     /// Once, on the boot pCPU, with the boot page tables in use; `machine` and `system` must be true.
     pub unsafe fn set_up<V: VirtualCpu>(machine: Machine, system: System, is_attended: bool) -> Result<Self, Refusal> {
+        let reboots = [const { RebootPace::new() }; PARTITIONS_MAX];
         let count = machine.pcpus();
         let range = system.division.pool;
         // SAFETY: the division gives this range to nobody else, and the boot page tables map it one to one.
@@ -93,8 +95,7 @@ impl Hypervisor {
         // SAFETY: low memory is nobody's; the boot page tables let this pCPU write there.
         unsafe { application::install(space.root()) };
         let shell = Shell::new(is_attended);
-        let mut hypervisor =
-            Self { machine, system, pool, space, region, partitions: Vec::new(), windows: Vec::new(), shell };
+        let mut hypervisor = Self { machine, system, pool, space, region, partitions: Vec::new(), reboots, shell };
         for number in 0..count as u16 {
             hypervisor.bring_up::<V>(PcpuId(number))?;
         }

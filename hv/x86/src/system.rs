@@ -12,7 +12,7 @@ use crate::error::Refusal;
 use crate::machine::{self, Machine};
 use crate::memory::pool::PAGE;
 use crate::{budget, println};
-use partita_x86_bare::boot_info::{BootInfo, MEMORY_RANGES_MAX, Module};
+use partita_x86_bare::boot_info::{BootInfo, MEMORY_RANGES_MAX, MemoryRange, Module};
 use partita_x86_policy::reserved;
 
 /// End of what the boot page tables map.
@@ -56,12 +56,15 @@ pub unsafe fn read(boot: &BootInfo, machine: &Machine) -> Result<System, Refusal
     Ok(System { config, module, bundle, division })
 }
 
+/// Largest description: the stack holds two while it is decoded, and has 56 KiB.
+const CONFIG_MAX: usize = 8 << 10;
+const _: () = assert!(size_of::<SystemConfig>() <= CONFIG_MAX);
+
 /// Decodes the description to where it stays: it has several KiB, too many for a stack that hands it on by value.
 #[inline(never)]
 fn keep(encoded: &[u8]) -> Result<&'static SystemConfig, Refusal> {
     static CONFIG: Once<SystemConfig> = Once::new();
-    let config = partita_core::encode::decode(encoded)?;
-    Ok(CONFIG.call_once(|| config))
+    CONFIG.try_call_once(|| Ok(partita_core::encode::decode(encoded)?))
 }
 
 fn check(config: &SystemConfig, bundle: &Bundle<'static>, machine: &Machine) -> Result<(), Refusal> {
@@ -76,19 +79,23 @@ fn check(config: &SystemConfig, bundle: &Bundle<'static>, machine: &Machine) -> 
 /// What the rules do not know: what this architecture reserves, and where this machine has RAM.
 fn check_devices(config: &SystemConfig, boot: &BootInfo) -> Result<(), Refusal> {
     for (number, partition) in config.partitions.iter().enumerate() {
-        let refused = |first, why| Err(Refusal::Reserved { partition: number, first, why });
+        let refused = |what, first, why| Err(Refusal::Reserved { partition: number, what, first, why });
         for ports in &partition.io_ports {
             if let Some(why) = reserved::port_use(*ports) {
-                return refused(ports.first.into(), why);
+                return refused("I/O ports", ports.first.into(), why);
             }
         }
         for mmio in &partition.mmio {
             if let Some(why) = reserved::mmio_use(mmio) {
-                return refused(mmio.hpa, why);
+                return refused("device memory", mmio.hpa, why);
             }
             let device = Range::at(mmio.hpa, mmio.bytes);
-            if boot.memory.iter().any(|r| device.overlaps(&Range::at(r.start, r.len))) {
-                return refused(mmio.hpa, "RAM");
+            let is_among = |ranges: &[MemoryRange]| ranges.iter().any(|r| device.overlaps(&Range::at(r.start, r.len)));
+            if is_among(&boot.memory) {
+                return refused("device memory", mmio.hpa, "RAM");
+            }
+            if is_among(&boot.reserved) {
+                return refused("device memory", mmio.hpa, "the firmware's, as the loader's memory map says");
             }
         }
     }

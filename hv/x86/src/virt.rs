@@ -191,12 +191,13 @@ pub trait VirtualCpu: Sized + 'static {
     /// All of them, for a dump; `general` are those that this does not hold. Not for the exit path.
     fn registers(&self, general: &GuestRegisters) -> Dumped;
 
-    /// Continues `len` bytes behind the current instruction.
+    /// Continues `len` bytes behind the current instruction, and ends that as the CPU would: under TF a #DB is delivered at
+    /// the next entry, unless another exception is.
     fn skip(&mut self, len: u64);
-    /// Continues at `rip`, behind the current instruction.
+    /// The same, with `rip` the address behind it.
     fn skip_to(&mut self, rip: u64);
 
-    /// Traps behind an IN or OUT that a breakpoint of the guest is on.
+    /// Traps behind an IN or OUT that a breakpoint of the guest is on; after it has been skipped.
     fn trap_on_io(&mut self, access: IoAccess);
     /// Delivers an exception at the next entry.
     fn inject_exception(&mut self, exception: Exception);
@@ -208,6 +209,10 @@ pub trait VirtualCpu: Sized + 'static {
     fn watch_nmi_return(&mut self, on: bool);
     /// Begins the single step that tells when the guest has returned from its NMI handler.
     fn step_nmi_return(&mut self);
+    /// Whether it is under way.
+    fn steps_nmi_return(&self) -> bool;
+    /// Whether a #DB that came is that of this step, if of the guest, too.
+    fn has_stepped(&self) -> bool;
     /// Ends it, behind its #DB: hides it from the guest. `true` if the guest has a #DB of its own from the same instruction.
     fn end_nmi_return(&mut self) -> bool;
     /// Whether the last instruction holds interrupts back until the next one is done (STI, MOV SS).

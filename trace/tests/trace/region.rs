@@ -115,6 +115,11 @@ fn windows_are_kept_until_the_table_is_full() {
         assert_eq!(found, (0..=i).map(window).collect::<Vec<_>>());
     }
     assert_eq!(region.add_window(window(99)), Err(WindowsFull));
+    let moved = Window { gpa: 0x60_0000, ..window(5) };
+    region.add_window(moved).unwrap();
+    let found: Vec<_> = windows(&memory.bytes()).map(Result::unwrap).collect();
+    let expected = (0..WINDOWS_MAX as u16).map(|i| if i == 5 { moved } else { window(i) });
+    assert_eq!(found, expected.collect::<Vec<_>>(), "a partition's window takes the place of the one it had");
     let mut page = memory.bytes();
     page[1024 + 3 * 32 + 8] ^= 1;
     let states: Vec<_> = windows(&page).map(|w| w.is_ok()).collect();

@@ -7,6 +7,7 @@ use partita_core::system::Entry;
 use super::entry;
 use super::vcpu::{ALWAYS_INTERCEPTED, SvmVcpu};
 use super::vmcb::{Segment, TLB_FLUSH_ALL};
+use crate::cpu::features::cpuid;
 use crate::virt::GuestRegisters;
 
 const EFER_LME: u64 = 1 << 8;
@@ -25,6 +26,9 @@ const DR7_RESET: u64 = 0x400;
 const PAT_RESET: u64 = 0x0007_0406_0007_0406;
 /// What a multiboot loader leaves in EAX (Multiboot Specification 0.6.96, section 3.2).
 const MULTIBOOT_MAGIC: u64 = 0x2BAD_B002;
+
+/// Limit of the task register at a PVH start (Xen, docs/misc/pvh.pandoc).
+const PVH_TSS_LIMIT: u32 = 0x67;
 
 const CODE_32: u16 = 0xC9B;
 const CODE_64: u16 = 0xA9B;
@@ -46,7 +50,8 @@ fn real(selector: u16, attributes: u16) -> Segment {
 impl SvmVcpu {
     /// What power-on and INIT do alike (APM vol. 2 section 14.1.3): registers, segments, nothing pending.
     fn clear(&mut self, registers: &mut GuestRegisters) {
-        *registers = GuestRegisters::default();
+        // EDX has family, model and stepping.
+        *registers = GuestRegisters { rdx: cpuid(1, 0)[0].into(), ..GuestRegisters::default() };
         self.before_step = None;
         let save = &mut self.vmcb.save;
         let data = real(0, DATA_16);
@@ -60,7 +65,7 @@ impl SvmVcpu {
         (save.rflags, save.rsp, save.rax, save.rip) = (RFLAGS_RESET, 0, 0, 0);
         let control = &mut self.vmcb.control;
         control.interrupt_shadow = 0;
-        control.event_inj = 0;
+        (control.event_inj, control.exit_int_info) = (0, 0);
         control.tlb_control = TLB_FLUSH_ALL;
         control.intercept_iret(false);
         control.intercept_exceptions = ALWAYS_INTERCEPTED;
@@ -130,9 +135,10 @@ impl SvmVcpu {
         (save.cs, save.ds, save.es, save.ss, save.fs, save.gs) = (code, data, data, data, data, data);
     }
 
-    /// 32-bit protected mode without paging.
+    /// 32-bit protected mode without paging, with the task register as PVH asks for it.
     fn protect(&mut self, entry: u32) {
         self.segments(flat(0x08, CODE_32), flat(0x10, DATA_32));
+        self.vmcb.save.tr.limit = PVH_TSS_LIMIT;
         self.vmcb.save.cr0 = CR0_PE | CR0_ET;
         self.vmcb.save.rip = entry.into();
     }

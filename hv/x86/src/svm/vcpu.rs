@@ -69,12 +69,16 @@ impl SvmVcpu {
     }
 
     /// What the end of an instruction does that the hypervisor executed for its guest, beside the usual: it clears RF, and
-    /// under TF it traps (APM vol. 2 section 13.1.4). The hypervisor's own step is over an IRET, which is never skipped.
+    /// under TF it traps (APM vol. 2 section 13.1.4). If TF is the hypervisor's, the IRET that it was for has faulted, and the
+    /// guest has got here from its handler: the step is over.
     #[cold]
     fn end_stepped(&mut self) {
+        let own = self.before_step.take();
         let save = &mut self.vmcb.save;
         save.rflags &= !RFLAGS_RF;
-        if save.rflags & RFLAGS_TF != 0 {
+        if own.is_some_and(|(_, is_guests)| !is_guests) {
+            save.rflags &= !RFLAGS_TF;
+        } else if save.rflags & RFLAGS_TF != 0 {
             save.dr6 |= DR6_SINGLE_STEP;
             self.inject_exception(Exception::Debug);
         }
@@ -250,7 +254,9 @@ impl VirtualCpu for SvmVcpu {
     fn skip_to(&mut self, rip: u64) {
         self.vmcb.save.rip = rip;
         self.vmcb.control.interrupt_shadow = 0;
-        if self.vmcb.save.rflags & (RFLAGS_TF | RFLAGS_RF) != 0 {
+        // SAFETY: a field of the VMCB. Volatile, so that the compiler tests it in place, by one instruction.
+        let rflags = unsafe { core::ptr::read_volatile(&raw const self.vmcb.save.rflags) };
+        if rflags & (RFLAGS_TF | RFLAGS_RF) != 0 {
             self.end_stepped();
         }
     }
@@ -290,6 +296,14 @@ impl VirtualCpu for SvmVcpu {
         let save = &mut self.vmcb.save;
         self.before_step.get_or_insert((save.dr6, save.rflags & RFLAGS_TF != 0));
         save.rflags |= RFLAGS_TF;
+    }
+
+    fn steps_nmi_return(&self) -> bool {
+        self.before_step.is_some()
+    }
+
+    fn has_stepped(&self) -> bool {
+        self.before_step.is_some() && self.vmcb.save.dr6 & DR6_SINGLE_STEP != 0
     }
 
     fn end_nmi_return(&mut self) -> bool {

@@ -60,16 +60,24 @@ impl<V: VirtualCpu> Vcpu<V> {
     /// Ends the partition at its own wish.
     pub(super) fn finish(&mut self, status: u64) {
         let cause = if status == 0 { StopCause::Finished } else { StopCause::FailureReported };
-        let (partition, rip) = (self.partition.number, self.cpu.rip());
-        trace::record(rdtsc(), Event::PartitionStop { partition, cause, detail: status, rip });
-        self.partition.finish(status);
+        let now = rdtsc();
+        if self.partition.finish(status) {
+            self.record_end(now, cause, status);
+        }
     }
 
     /// Powers the partition off, or reboots it, at its own wish.
     pub(super) fn leave(&mut self, cause: StopCause) {
+        let now = rdtsc();
+        if self.partition.stop(cause, 0) {
+            self.record_end(now, cause, 0);
+        }
+    }
+
+    /// Records that this vCPU ended its partition, and not another one.
+    pub(super) fn record_end(&self, at: u64, cause: StopCause, detail: u64) {
         let (partition, rip) = (self.partition.number, self.cpu.rip());
-        trace::record(rdtsc(), Event::PartitionStop { partition, cause, detail: 0, rip });
-        self.partition.stop(cause, 0);
+        trace::record(at, Event::PartitionStop { partition, cause, detail, rip });
     }
 
     fn trace_window(&mut self, gpa: u64, len: u64) -> u64 {

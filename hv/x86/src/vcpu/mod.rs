@@ -198,16 +198,18 @@ impl<V: VirtualCpu> Vcpu<V> {
     /// Ends the partition for what this vCPU did.
     #[cold]
     fn stop(&mut self, cause: StopCause, detail: u64) {
-        let (partition, rip) = (self.partition.number, self.cpu.rip());
-        trace::record(rdtsc(), Event::PartitionStop { partition, cause, detail, rip });
+        let now = rdtsc();
+        if !self.partition.stop(cause, detail) {
+            return;
+        }
+        self.record_end(now, cause, detail);
         defmt::error!(
             "partition {=u16} stopped: cause {=u8}, detail {=u64:#x}, rip {=u64:#x}",
-            partition,
+            self.partition.number,
             cause as u8,
             detail,
-            rip
+            self.cpu.rip()
         );
-        self.partition.stop(cause, detail);
     }
 
     /// Gives the guest what hardware would give for what it may not do, and counts it.

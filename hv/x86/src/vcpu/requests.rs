@@ -48,6 +48,11 @@ impl<V: VirtualCpu> Vcpu<V> {
             // Only given to a pCPU without a guest.
             Order::None | Order::Load | Order::Start | Order::Park => {}
         }
+        if self.events.nmi() == NmiState::Stepping && !self.cpu.steps_nmi_return() && !self.cpu.delivers() {
+            // The IRET that was to be stepped over has faulted: the guest is out of its NMI handler in another way.
+            let action = self.events.on_step();
+            self.after_nmi(action);
+        }
         let waiting = self.requests.peek();
         if self.cpu.delivers() && !Requests::from_word(waiting).drops_events() {
             // One event at a time: requests wait for the exit that this NMI forces right behind it.
@@ -118,6 +123,9 @@ impl<V: VirtualCpu> Vcpu<V> {
 
     /// A #DB came: `true` if it was the hypervisor's alone, behind the guest's IRET from its NMI handler.
     pub(super) fn nmi_returned(&mut self) -> bool {
+        if !self.cpu.has_stepped() {
+            return false;
+        }
         let stepping = self.events.nmi() == NmiState::Stepping;
         if stepping {
             let action = self.events.on_step();
