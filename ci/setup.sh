@@ -29,6 +29,20 @@ mirror() {
         | awk -v release="$1" '$1 == release { print $2; exit }'
 }
 
+is_bookworm() { [ "$(. /etc/os-release && printf '%s' "${VERSION_CODENAME:-}")" = bookworm ]; }
+
+# Adds bookworm-backports to the sources of a Debian 12, if it is not there: for QEMU, and for the kernels of the tests.
+add_backports() {
+    is_bookworm || return 0
+    local list=/etc/apt/sources.list.d/partita-backports.list suites uri
+    suites=$(apt-get indextargets --format '$(RELEASE)' 'Created-By: Packages')
+    ! grep -qx bookworm-backports <<< "$suites" || return 0
+    uri=$(mirror bookworm)
+    [ -n "$uri" ] || fail "apt knows no mirror of bookworm to take bookworm-backports from; add one to its sources"
+    printf 'deb %s bookworm-backports main\n' "$uri" | as_root tee "$list" >/dev/null
+    as_root apt-get update -qq
+}
+
 packages() {
     [ -r /etc/debian_version ] || fail "this is not Debian; install what ci/packages.txt lists (QEMU 9 or later) by hand"
     local codename plain=() backports=() name
@@ -51,13 +65,7 @@ packages() {
     export DEBIAN_FRONTEND=noninteractive
     as_root apt-get update -qq
     if [ "$codename" = bookworm ] && [ ${#late[@]} -gt 0 ]; then
-        local list=/etc/apt/sources.list.d/partita-backports.list uri
-        if ! apt-get indextargets --format '$(RELEASE)' 'Created-By: Packages' | grep -qx bookworm-backports; then
-            uri=$(mirror bookworm)
-            [ -n "$uri" ] || fail "apt knows no mirror of bookworm to take bookworm-backports from; add one to its sources"
-            printf 'deb %s bookworm-backports main\n' "$uri" | as_root tee "$list" >/dev/null
-            as_root apt-get update -qq
-        fi
+        add_backports
         as_root apt-get install -y -qq --no-install-recommends -t bookworm-backports "${late[@]}" >/dev/null
         late=()
     fi
@@ -69,7 +77,15 @@ packages() {
 
 # Package lists, from which `partita run` takes the packages that a system names.
 package_lists() {
-    apt-cache show busybox-static >/dev/null 2>&1 || as_root apt-get update -qq
+    add_backports
+    local names=(busybox-static) name
+    ! is_bookworm || names+=(linux-image-amd64/bookworm-security linux-image-amd64/bookworm-backports)
+    for name in "${names[@]}"; do
+        # Of a suite that it does not know, apt-cache says nothing, with success.
+        [ -z "$(apt-cache show "$name" 2>/dev/null)" ] || continue
+        as_root apt-get update -qq
+        return
+    done
 }
 
 rust() {

@@ -84,7 +84,10 @@ mod tests {
             let system = system(group, 123, Path::new("/p,\"/latency.elf")).unwrap();
             let [partition] = system.config.partitions.as_slice() else { panic!("one partition") };
             assert_eq!(partition.pcpus.len(), if group == Group::Broadcast { 3 } else { 2 });
-            assert_eq!(system.images, [ImageSource::Elf { path: "/p,\"/latency.elf".into() }]);
+            assert_eq!(
+                system.images,
+                [ImageSource::Elf { path: "/p,\"/latency.elf".into(), boot: None, modules: Vec::new() }]
+            );
             let housekeeping = &system.config.housekeeping;
             assert!(!system.is_open_ended());
             let is_broadcast = housekeeping.smp_call_mode == SmpCallMode::Broadcast;

@@ -65,7 +65,10 @@ mod tests {
             &["partita", "run", "s.toml", "--timeout", "0"],
             &["partita", "run", "s.toml", "--timeout", "soon"],
             &["partita", "run", "s.toml", "--witness"],
-            &["partita", "run", "s.toml", "--console", "--commands", "c.txt"],
+            &["partita", "run", "s.toml", "--type", "d.txt"],
+            &["partita", "run", "s.toml", "--type", "=d.txt"],
+            &["partita", "run", "s.toml", "--show", "rt0", "--quiet"],
+            &["partita", "run", "s.toml", "--console", "rt0", "--console", "rt1"],
             &["partita", "bench", "rows"],
             &["partita", "bench", "--json"],
             &["partita", "fly"],
@@ -74,13 +77,31 @@ mod tests {
             &["partita", "trace", "decode", "d", "--limit", "1", "--tail", "1"],
             &["partita", "trace", "decode", "d", "--kind", "fly"],
             &["partita", "trace", "decode", "d", "--pcpu", "-1"],
+            &["partita", "trace", "decode", "d", "--around", "soon"],
+            &["partita", "trace", "decode", "d", "--around", "worst:fly"],
+            &["partita", "trace", "decode", "d", "--within", "1ms"],
         ] {
             assert!(Cli::try_parse_from(args).is_err(), "{args:?}");
         }
         for args in [
             &["partita", "run", "s.toml", "--icount", "--timeout", "5", "--witness"][..],
             &["partita", "run", "s.toml", "--console"],
+            &[
+                "partita",
+                "run",
+                "s.toml",
+                "--console",
+                "rt0",
+                "--commands",
+                "c.txt",
+                "--type",
+                "a=x",
+                "--type",
+                "b=y=z",
+            ],
+            &["partita", "run", "s.toml", "--show", "rt0,hypervisor", "--show", "rt1"],
             &["partita", "run", "s.toml", "--commands", "c.txt", "--icount"],
+            &["partita", "trace", "decode", "d", "--around", "worst:exit", "--within", "5us", "--kind", "exit"],
         ] {
             assert!(Cli::try_parse_from(args).is_ok(), "{args:?}");
         }

@@ -45,6 +45,7 @@ fn bad_input_is_exit_code_2_and_named() {
     let demo = system("demo.toml");
     let long = file("long.txt", format!("help\n{}\n", "x".repeat(97)).as_bytes());
     let foreign = file("foreign.txt", "# fine\n\nhilfe f\u{fc}r\n".as_bytes());
+    let bye = file("bye.txt", b"send bye\n");
     let empty = file("empty.txt", b"# nothing\n");
     for (args, expected) in [
         (&["check", "no/such.toml"][..], "cannot read the system file no/such.toml"),
@@ -54,8 +55,14 @@ fn bad_input_is_exit_code_2_and_named() {
         (&["run", &demo, "--timeout", "0"], "0 is not in 1..=86400"),
         (&["run", &demo, "--hv", "no-such-hv"], "--hv"),
         (&["run", &demo, "--out", &inside_file], "--out"),
-        (&["run", &demo, "--console"], "standard input is not a terminal; give the console's commands in a file"),
-        (&["run", &demo, "--console", "--commands", &empty], "cannot be used with"),
+        (&["run", &demo, "--console"], "standard input is not a terminal; give what is to be typed in a file"),
+        (&["run", &demo, "--console", "rt0"], "standard input is not a terminal"),
+        (&["run", &demo, "--console", "--commands", &empty], "from a terminal or from a file; leave one out"),
+        (&["run", &demo, "--show", "rt1"], "no console is called \"rt1\", there are: hypervisor, rt0, neighbour"),
+        (&["run", &demo, "--type", &format!("rt0={empty}")], "there is no step in this dialogue"),
+        (&["run", &demo, "--type", "rt0=no/such.txt"], "cannot read the dialogue no/such.txt"),
+        (&["run", &demo, "--type", &format!("rt1={bye}")], "no partition with a console is called \"rt1\""),
+        (&["run", &demo, "--type", "rt0"], "as in linux=login.txt"),
         (&["run", &demo, "--commands", "no/such.txt"], "cannot read the commands no/such.txt"),
         (&["run", &demo, "--commands", &long], "long.txt:2: the command has 97 bytes, the console takes at most 96"),
         (&["run", &demo, "--commands", &foreign], "foreign.txt:3: the command has 0xc3 at column 8"),

@@ -168,6 +168,35 @@ fn the_legs_of_smp_calls_are_shown_and_written() {
 }
 
 #[test]
+fn frames_around_a_moment_are_chosen() {
+    // Of more exits than the ring has slots, one every 1000 ticks (1 us) the last ones are there.
+    let dir = run_dir(&trace_file_of(2 * SLOTS, |i| Event::Exit {
+        reason: ExitReason::Cpuid,
+        detail16: 0,
+        ticks: if i == 30_000 { 5000 } else { 100 },
+        detail: i,
+    }));
+    let shown = |args: &[&str]| {
+        let (code, out, err) = result(&[&["decode"], args].concat(), dir.path());
+        assert!(code == Some(0) && err.is_empty(), "{args:?}: {code:?} {err}");
+        (out.lines().filter(|line| line.contains("reason=")).count(), out)
+    };
+    let (count, out) = shown(&["--around", "worst:exit", "--within", "10us"]);
+    assert!(count == 21 && out.contains("From 29990000 (29990000 ns) to 30010000"), "{out}");
+    let words: Vec<&str> = out.split_whitespace().collect();
+    assert!(words.join(" ").contains("pCPU 0 exit cpuid 21 5000 (5.00 us)"), "{out}");
+    assert!(!out.contains("begins at"), "{out}");
+    // The worst one reaches into this.
+    assert_eq!(shown(&["--around", "30_003_500", "--within", "100"]).0, 1);
+    let (count, out) = shown(&["--around", "last:exit"]);
+    assert!(count == 1001, "{count}: the default is 1 ms\n{out}");
+    let (_, out) = shown(&["--around", "1ms"]);
+    assert!(out.contains("note: the ring of pCPU 0 begins at") && out.contains("recorded no exit and no IPI"), "{out}");
+    let (code, out, err) = result(&["decode", "--around", "first:mark"], dir.path());
+    assert!(code == Some(2) && out.is_empty() && err.contains("no frame of the kind \"mark\""), "{code:?} {err}");
+}
+
+#[test]
 fn help_tells_the_exit_codes() {
     let (code, out, _) = result(&["decode", "--help"], Path::new("."));
     assert!(code == Some(0) && out.contains("Exit codes:") && out.contains("--tail"), "{out}");

@@ -56,7 +56,7 @@ fn read_line(port: &mut Uart, line: &mut [u8], pause: u64) -> usize {
         }
         match port.get() {
             Some(ENTER) => {
-                println!();
+                print(format_args!("\n"));
                 return len;
             }
             Some(INTERRUPT) => {

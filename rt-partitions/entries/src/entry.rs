@@ -73,7 +73,7 @@ entry_stack_top:
 // ---- 32 bits
     .code32
     .macro put32 slot, register
-    mov dword ptr [entry_state + \slot * 8], \register
+    mov dword ptr [entry_state + (\slot) * 8], \register
     .endm
     .macro segment32 number, segment
     mov eax, \segment
@@ -91,7 +91,7 @@ entry_stack_top:
     mov ecx, \number
     rdmsr
     put32 \slot, eax
-    mov dword ptr [entry_state + \slot * 8 + 4], edx
+    mov dword ptr [entry_state + (\slot) * 8 + 4], edx
     .endm
     .macro capture32 format
     put32 {rax}, eax
@@ -162,7 +162,7 @@ protected_entry:
 // ---- 64 bits
     .code64
     .macro put64 slot, register
-    mov qword ptr [rip + entry_state + \slot * 8], \register
+    mov qword ptr [rip + entry_state + (\slot) * 8], \register
     .endm
     .macro segment64 number, segment
     xor eax, eax
@@ -304,6 +304,10 @@ real_entry:
     put16 {rax} + 6, ebp
     put16 {rax} + 7, esp
     mov dword ptr cs:[{low} + {state_at}], {real}
+    mov sp, {low} + {stack_top}
+    pushfd
+    pop eax
+    put16 {rflags}, eax
     segment16 0, cs
     segment16 1, ss
     segment16 2, ds
@@ -315,10 +319,6 @@ real_entry:
     write16 3, es
     write16 4, fs
     write16 5, gs
-    mov sp, {low} + {stack_top}
-    pushfd
-    pop eax
-    put16 {rflags}, eax
     mov eax, cr0
     put16 {cr0}, eax
     mov eax, cr2

@@ -5,8 +5,7 @@
 pub(crate) const FORMAT: usize = 0;
 /// The first of the general-purpose registers.
 pub(crate) const RAX: usize = 1;
-pub(crate) const RBX: usize = RAX + 1;
-pub(crate) const RDX: usize = RAX + 3;
+pub(crate) const RBX: usize = RAX + 2;
 pub(crate) const RSI: usize = RAX + 4;
 pub(crate) const RDI: usize = RAX + 5;
 pub(crate) const RFLAGS: usize = 17;
@@ -40,9 +39,8 @@ pub(crate) const SS_LIMIT: usize = 54;
 pub(crate) const SLOTS: usize = 56;
 
 /// Names of the general-purpose registers from [`RAX`] on.
-pub(crate) const GENERAL: [&str; 16] = [
-    "RAX", "RCX", "RBX", "RDX", "RSI", "RDI", "RBP", "RSP", "R8", "R9", "R10", "R11", "R12", "R13", "R14", "R15",
-];
+pub(crate) const GENERAL: [&str; 16] =
+    ["RAX", "RCX", "RBX", "RDX", "RSI", "RDI", "RBP", "RSP", "R8", "R9", "R10", "R11", "R12", "R13", "R14", "R15"];
 /// Names of the segment registers from [`CS`] on.
 pub(crate) const SEGMENTS: [&str; 6] = ["CS", "SS", "DS", "ES", "FS", "GS"];
 /// What stands at the marker.

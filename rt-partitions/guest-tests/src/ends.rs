@@ -1,7 +1,10 @@
 //! Guests that end badly: what they do must end them, and nobody else.
 
 use core::arch::asm;
+use core::arch::x86_64::__cpuid;
 
+use partita_abi::cpuid::LEAF_LIFE;
+use partita_abi::guest::{RESET_NOW, RESET_PORT, SLEEP_CONTROL_PORT, SLEEP_ENABLE, SLEEP_TYPE_OFF, SLEEP_TYPE_SHIFT};
 use partita_abi::hypercall::{FINISH, NOP};
 use partita_abi::report::{EXIT_FAILURE, EXIT_PORT};
 use partita_rt::{Error, Machine, hypercall};
@@ -16,6 +19,10 @@ const NO_MEMORY: u64 = 0x8000_0000;
 const APIC_PAGE_ID: u64 = 0xFEE0_0020;
 const APIC_BASE: u32 = 0x1B;
 const APIC_BASE_X2APIC: u64 = 1 << 10;
+/// Lives of [`reboot`] that reboot.
+const REBOOTS: u32 = 5;
+const KEYBOARD_COMMAND: u16 = 0x64;
+const KEYBOARD_RESET: u8 = 0xFE;
 /// What [`finish_7`] ends with.
 const STATUS: u64 = 7;
 
@@ -75,6 +82,41 @@ pub(crate) fn exit_byte(machine: &Machine) -> Result<(), Error> {
         // SAFETY: ends the partition.
         unsafe { asm!("out dx, al", in("dx") EXIT_PORT, in("al") EXIT_FAILURE, options(nomem, nostack)) };
     })
+}
+
+fn write_port(port: u16, value: u8) {
+    // SAFETY: the port is one by which a partition ends, and nothing else.
+    unsafe { asm!("out dx, al", in("dx") port, in("al") value, options(nomem, nostack)) };
+}
+
+/// A power-off by ACPI's sleep control register.
+pub(crate) fn power_off(machine: &Machine) -> Result<(), Error> {
+    end(machine, "about to power itself off", || {
+        write_port(SLEEP_CONTROL_PORT, SLEEP_ENABLE | SLEEP_TYPE_OFF << SLEEP_TYPE_SHIFT);
+    })
+}
+
+/// Reboots in its first lives, by ACPI's reset register and the keyboard controller in turn, and finishes in the one that
+/// is behind them.
+pub(crate) fn reboot(machine: &Machine) -> Result<(), Error> {
+    let life = __cpuid(LEAF_LIFE).eax;
+    if life > REBOOTS {
+        let mut claims = Claims::from(1000);
+        claims.equal("the lives are counted", life.into(), u64::from(REBOOTS) + 1);
+        return Ok(());
+    }
+    end(machine, "about to reboot", || {
+        if life % 2 == 0 {
+            write_port(KEYBOARD_COMMAND, KEYBOARD_RESET);
+        } else {
+            write_port(RESET_PORT, RESET_NOW);
+        }
+    })
+}
+
+/// Reboots in every life.
+pub(crate) fn reboot_for_ever(machine: &Machine) -> Result<(), Error> {
+    end(machine, "about to reboot", || write_port(RESET_PORT, RESET_NOW))
 }
 
 unsafe extern "C" {

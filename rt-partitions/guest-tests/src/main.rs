@@ -42,7 +42,7 @@ partita_rt::payload!("guest-tests", run);
 
 type Test = fn(&Machine) -> Result<(), Error>;
 
-const COUNT: usize = 28;
+const COUNT: usize = 31;
 const NAMES: &[&str; COUNT] = &[
     "cpu",
     "smp",
@@ -59,6 +59,9 @@ const NAMES: &[&str; COUNT] = &[
     "leave_x2apic",
     "finish_7",
     "exit_byte",
+    "power_off",
+    "reboot",
+    "reboot_for_ever",
     "bad_window",
     "trace_cost",
     "quiet",
@@ -90,6 +93,9 @@ const TESTS: &[Test; COUNT] = &[
     ends::leave_x2apic,
     ends::finish_7,
     ends::exit_byte,
+    ends::power_off,
+    ends::reboot,
+    ends::reboot_for_ever,
     ends::bad_window,
     trace_cost::test,
     quiet::test,

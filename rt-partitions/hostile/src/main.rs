@@ -1,8 +1,8 @@
 //! The hostile payload: a guest that attacks its hypervisor and its neighbours, beside whom a real-time guest must not notice
 //! anything (docs/hostile-guests.md).
 //!
-//! Options: `attack=`[`NAMES`]; `seed=N` (default 1), `steps=N` (how long, in what the attack counts), and for some attacks
-//! `from=N count=N` (pages, by number) and `kind=`[`KINDS`].
+//! Options: `attack=`[`NAMES`]; `seed=N` (default 1), `steps=N` (how long, in what the attack counts), `wait=MS` (before the
+//! first life begins), and for some attacks `from=N count=N` (pages, by number) and `kind=`[`KINDS`].
 //!
 //! An attack that it survives ends with one line that tells what it tried and counted. What its partition is to be stopped
 //! for takes a life for each try: the partition is restarted from the console, and each life takes the next one.
@@ -22,11 +22,11 @@ use core::arch::x86_64::__cpuid;
 use core::fmt::Arguments;
 
 use heapless::Vec;
-use partita_abi::cpuid::LEAF_LIFE;
+use partita_abi::cpuid::{LEAF_LIFE, LEAF_TIMING};
 use partita_abi::report::{EXIT_FAILURE, EXIT_SUCCESS};
 use partita_rows::{OptionError, Options};
 use partita_x86_bare::boot_info::{BootInfo, BootInfoError};
-use partita_x86_bare::{BootBlock, apic, end_run};
+use partita_x86_bare::{BootBlock, apic, end_run, rdtsc, relax};
 
 use attacks::{ATTACKS, KINDS, NAMES};
 use console::{fail, print};
@@ -34,7 +34,7 @@ use random::Random;
 use tables::CPUS;
 use tally::Tally;
 
-const KEYS: &[&str] = &["attack", "seed", "steps", "from", "count", "kind"];
+const KEYS: &[&str] = &["attack", "seed", "steps", "wait", "from", "count", "kind"];
 
 #[unsafe(no_mangle)]
 static boot_block: BootBlock = BootBlock::new();
@@ -46,6 +46,8 @@ pub(crate) struct Orders {
     seed: u64,
     /// 0: as long as the attack takes by itself.
     steps: u64,
+    /// Milliseconds before the first life begins.
+    wait: u64,
     /// Number of the first page of a range, and how many there are.
     from: u64,
     count: u64,
@@ -70,6 +72,20 @@ impl Orders {
         if self.steps == 0 { default } else { self.steps }
     }
 
+    /// Waits.
+    pub(crate) fn pass(&self, milliseconds: u64) {
+        let ticks = milliseconds.saturating_mul(__cpuid(LEAF_TIMING).ebx.into());
+        let start = rdtsc();
+        while rdtsc().wrapping_sub(start) < ticks {
+            relax();
+        }
+    }
+
+    /// Says when the attack begins.
+    fn begin(&self) {
+        print(format_args!("hostile: {}: seed {}: begins at {}\n", self.name, self.seed, rdtsc()));
+    }
+
     /// Says what this life is about to do.
     pub(crate) fn say(&self, what: Arguments<'_>) {
         print(format_args!("hostile: {}: life {}: {what}\n", self.name, self.life));
@@ -92,6 +108,10 @@ fn bare_main(boot: Result<BootInfo, BootInfoError>) -> ! {
     let boot = boot.unwrap_or_else(|error| fail(format_args!("{error}")));
     let (attack, orders) = read(&boot).unwrap_or_else(|error| fail(format_args!("{error}")));
     let Some(attack) = ATTACKS.get(attack) else { fail(format_args!("there is no such attack")) };
+    if orders.life == 1 {
+        orders.pass(orders.wait);
+        orders.begin();
+    }
     let mut tally = Tally::default();
     attack(&orders, &mut tally);
     orders.finish(&tally)
@@ -105,6 +125,7 @@ fn read(boot: &BootInfo) -> Result<(usize, Orders), OptionError<'static>> {
         name: NAMES.get(attack).copied().unwrap_or(""),
         seed: number("seed", 1)?,
         steps: number("steps", 0)?,
+        wait: number("wait", 0)?,
         from: number("from", 0)?,
         count: number("count", 0)?,
         kind: options.choice("kind", 0, KINDS)?,

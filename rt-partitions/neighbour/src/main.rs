@@ -2,7 +2,8 @@
 //! the guest.
 //!
 //! Options: `writes=N`, cache lines written in a round (default 64); `rounds=N`, rounds to an exit, CPUID and OUT by
-//! turns, or 0 for none (default 64); `pause=0|1` (default 1).
+//! turns, or 0 for none (default 64); `pause=0|1` (default 1); `console=still|flood`, flood for a numbered line on the
+//! console in each round (default still).
 
 #![no_std]
 #![no_main]
@@ -14,7 +15,8 @@ use partita_rt::{Error, Machine, place, println, relax};
 
 partita_rt::payload!("neighbour", disturb);
 
-const KEYS: &[&str] = &["writes", "rounds", "pause"];
+const KEYS: &[&str] = &["writes", "rounds", "pause", "console"];
+const CONSOLE: &[&str] = &["still", "flood"];
 const WRITES_DEFAULT: u64 = 64;
 const ROUNDS_DEFAULT: u64 = 64;
 /// Most of either.
@@ -37,10 +39,16 @@ fn disturb(machine: &Machine) -> Result<(), Error> {
     let writes = options.number("writes", WRITES_DEFAULT, 0..=EACH_MAX)?;
     let rounds = options.number("rounds", ROUNDS_DEFAULT, 0..=EACH_MAX)?;
     let pause = options.flag("pause", true)?;
+    let floods = options.choice("console", 0, CONSOLE)? != 0;
     let with = if pause { "with" } else { "without" };
     println!("payload: rounds of {writes} writes, {with} PAUSE; {rounds} to an exit");
     let (mut word, mut until_exit, mut cpuid_is_next) = (0, rounds, true);
+    let mut lines = 0u64;
     loop {
+        if floods {
+            println!("flood {lines}");
+            lines += 1;
+        }
         for _ in 0..writes {
             word = (word + LINE) % WORDS;
             // SAFETY: the place lies in the memory, which is this CPU's alone.

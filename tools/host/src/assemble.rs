@@ -1,44 +1,50 @@
 //! Getting the images of a system: built, fetched or read, then linked for their partitions.
 
-use crate::image::{self, LinkedImage};
+use crate::image::{self, FlatPlace, LinkedImage, Module, Target, payload};
 use crate::initramfs;
 use crate::packages::PackageCache;
-use crate::system_file::{ImageSource, InitrdSource, KernelSource, Part, Place, SystemFile};
+use crate::system_file::{ImageSource, InitrdSource, KernelSource, ModuleSource, Part, PayloadBoot, Place, SystemFile};
 use crate::{cargo_build, progress};
 use std::path::{Path, PathBuf};
 
 /// The images of a system.
 #[derive(Debug)]
 pub struct Assembled {
-    /// By partition number.
+    /// By partition number. Bad ones of partitions that are not required are [`LinkedImage::missing`].
     pub images: Vec<LinkedImage>,
     /// The ELF files among them.
     pub elves: Vec<PathBuf>,
+    /// Why partitions are left out, each in a line.
+    pub warnings: Vec<String>,
 }
 
 /// Checks what can be checked about the images of `system` without building or fetching anything: files are there and
-/// fit, payloads exist.
+/// fit, payloads exist. Returns why partitions that are not required will be left out, each in a line.
 ///
 /// # Errors
-/// All problems, with their place in the system file.
-pub fn check(system: &SystemFile) -> anyhow::Result<()> {
+/// All problems of required partitions, with their place in the system file.
+pub fn check(system: &SystemFile) -> anyhow::Result<Vec<String>> {
+    let mut left_out = LeftOut::new(system);
     let mut found = Vec::new();
     for (number, source) in system.images.iter().enumerate() {
         if let Err(error) = check_one(system, number, source) {
-            found.push((Place::Partition(number, Part::Image), format!("{error:#}")));
+            let place = Place::Partition(number, Part::Image);
+            found.extend(left_out.unless_required(place, format!("{error:#}")));
         }
     }
-    if found.is_empty() { Ok(()) } else { Err(system.problems(found).into()) }
+    if found.is_empty() { left_out.finish() } else { Err(system.problems(found).into()) }
 }
 
 fn check_one(system: &SystemFile, number: usize, source: &ImageSource) -> anyhow::Result<()> {
-    let target = Target::of(system, number);
+    let partition = Partition::of(system, number);
     match source {
-        ImageSource::Elf { path } => target.pvh(path).map(drop),
-        ImageSource::Payload { name } => {
+        ImageSource::Elf { .. } | ImageSource::Multiboot { .. } | ImageSource::Flat { .. } => {
+            partition.file(source).map(drop)
+        }
+        ImageSource::Payload { name, modules, .. } => {
             let names = cargo_build::payload_names(&cargo_build::repository()?);
             anyhow::ensure!(names.contains(name), "no payload is called {name:?}; there are {}", names.join(", "));
-            Ok(())
+            read_modules(modules).map(drop)
         }
         ImageSource::Linux { kernel, initrd } => {
             let initrd = match initrd {
@@ -47,8 +53,10 @@ fn check_one(system: &SystemFile, number: usize, source: &ImageSource) -> anyhow
                 None => None,
             };
             match kernel {
-                KernelSource::File(path) => target.linux(path, initrd.as_deref()).map(drop),
-                KernelSource::Package(_) => Ok(()),
+                KernelSource::File(path) => partition.linux(path, initrd.as_deref()).map(drop),
+                KernelSource::Package(_) => {
+                    Ok(image::check_initrd(initrd.unwrap_or_default().len(), partition.memory)?)
+                }
             }
         }
     }
@@ -57,17 +65,38 @@ fn check_one(system: &SystemFile, number: usize, source: &ImageSource) -> anyhow
 /// Gets and links all images of `system`.
 ///
 /// # Errors
-/// The first image that cannot be had or does not fit, with its place in the system file.
+/// The first image of a required partition that cannot be had or does not fit, with its place in the system file.
 pub fn assemble(system: &SystemFile) -> anyhow::Result<Assembled> {
-    let mut assembled = Assembled { images: Vec::new(), elves: Vec::new() };
+    let mut left_out = LeftOut::new(system);
+    let (mut images, mut elves) = (Vec::new(), Vec::new());
     for (number, source) in system.images.iter().enumerate() {
-        let (image, elf) = assemble_one(system, number, source)
-            .map_err(|error| system.problem(number, Part::Image, format!("{error:#}")))?;
-        assembled.images.push(image);
-        assembled.elves.extend(elf);
+        match assemble_one(system, number, source) {
+            Ok((image, elf)) => {
+                images.push(image);
+                elves.extend(elf);
+            }
+            Err(error) => {
+                let place = Place::Partition(number, Part::Image);
+                if let Some(found) = left_out.unless_required(place, format!("{error:#}")) {
+                    return Err(system.problems([found]).into());
+                }
+                images.push(LinkedImage::missing());
+            }
+        }
     }
-    system.check_images(&assembled.images)?;
-    Ok(assembled)
+    let mut found = Vec::new();
+    for (place, message) in system.image_problems(&images) {
+        found.extend(left_out.unless_required(place, message));
+    }
+    if !found.is_empty() {
+        return Err(system.problems(found).into());
+    }
+    for number in &left_out.numbers {
+        if let Some(image) = images.get_mut(*number) {
+            *image = LinkedImage::missing();
+        }
+    }
+    Ok(Assembled { images, elves, warnings: left_out.finish()? })
 }
 
 fn assemble_one(
@@ -75,12 +104,13 @@ fn assemble_one(
     number: usize,
     source: &ImageSource,
 ) -> anyhow::Result<(LinkedImage, Option<PathBuf>)> {
-    let target = Target::of(system, number);
+    let partition = Partition::of(system, number);
     match source {
-        ImageSource::Elf { path } => Ok((target.pvh(path)?, Some(path.clone()))),
-        ImageSource::Payload { name } => {
+        ImageSource::Elf { path, .. } => Ok((partition.file(source)?, Some(path.clone()))),
+        ImageSource::Multiboot { .. } | ImageSource::Flat { .. } => Ok((partition.file(source)?, None)),
+        ImageSource::Payload { name, boot, modules } => {
             let path = cargo_build::payload(name)?;
-            Ok((target.pvh(&path)?, Some(path)))
+            Ok((partition.payload(&path, boot, modules)?, Some(path)))
         }
         ImageSource::Linux { kernel, initrd } => {
             let cache = PackageCache::open()?;
@@ -96,27 +126,102 @@ fn assemble_one(
                 }
                 None => None,
             };
-            Ok((target.linux(&kernel, initrd.as_deref())?, None))
+            Ok((partition.linux(&kernel, initrd.as_deref())?, None))
         }
     }
 }
 
-/// What an image is linked for.
-struct Target<'s> {
+/// The partitions that the system starts without.
+struct LeftOut<'s> {
+    system: &'s SystemFile,
+    numbers: Vec<usize>,
+    warnings: Vec<String>,
+}
+
+impl<'s> LeftOut<'s> {
+    const fn new(system: &'s SystemFile) -> Self {
+        Self { system, numbers: Vec::new(), warnings: Vec::new() }
+    }
+
+    /// Leaves out the partition that a problem is about, or gives the problem back, if the partition is required.
+    fn unless_required(&mut self, place: Place, message: String) -> Option<(Place, String)> {
+        let Place::Partition(number, _) = place else { return Some((place, message)) };
+        let Some(partition) = self.system.config.partitions.get(number).filter(|partition| !partition.is_required)
+        else {
+            return Some((place, message));
+        };
+        let consequence = format!("the system starts without partition \"{}\"", partition.name);
+        self.warnings.push(format!("{}; {consequence}", self.system.problems([(place, message)])));
+        if !self.numbers.contains(&number) {
+            self.numbers.push(number);
+        }
+        None
+    }
+
+    /// The warnings.
+    ///
+    /// # Errors
+    /// No partition is left.
+    fn finish(self) -> anyhow::Result<Vec<String>> {
+        if self.numbers.len() == self.system.config.partitions.len() {
+            let why = "no partition has a good image, so that there is nothing to start; mend one of them";
+            let lines = self.warnings.join("\n");
+            anyhow::bail!("{lines}\n{}", self.system.problems([(Place::System, why.to_owned())]));
+        }
+        Ok(self.warnings)
+    }
+}
+
+/// The partition that an image is linked for.
+struct Partition<'s> {
     memory: u64,
     cmdline: &'s str,
 }
 
-impl<'s> Target<'s> {
+impl<'s> Partition<'s> {
     fn of(system: &'s SystemFile, number: usize) -> Self {
         let memory = system.config.partitions.get(number).map_or(0, |partition| partition.memory_bytes);
         Self { memory, cmdline: system.cmdlines.get(number).map_or("", String::as_str) }
     }
 
-    fn pvh(&self, path: &Path) -> anyhow::Result<LinkedImage> {
-        let elf = read(path, "image")?;
-        image::link_pvh(&elf, self.memory, self.cmdline, None)
-            .map_err(|error| anyhow::anyhow!("{}: {error}", path.display()))
+    fn target<'a>(&'a self, modules: &'a [Module<'a>]) -> Target<'a> {
+        Target { memory: self.memory, cmdline: self.cmdline, modules }
+    }
+
+    /// Links a file that is there.
+    fn file(&self, source: &ImageSource) -> anyhow::Result<LinkedImage> {
+        let (path, modules) = match source {
+            ImageSource::Elf { path, modules, .. } | ImageSource::Multiboot { path, modules } => (path, &modules[..]),
+            ImageSource::Flat { path, .. } => (path, &[][..]),
+            ImageSource::Payload { .. } | ImageSource::Linux { .. } => anyhow::bail!("the image is no file"),
+        };
+        let bytes = read(path, "image")?;
+        let files = read_modules(modules)?;
+        let modules = with_cmdlines(&files, modules);
+        let target = self.target(&modules);
+        let linked = match source {
+            ImageSource::Flat { place, .. } => image::link_flat(&bytes, place, &target),
+            ImageSource::Elf { boot, .. } => image::link_elf(&bytes, *boot, &target),
+            _ => image::link_multiboot(&bytes, &target),
+        };
+        linked.map_err(|error| anyhow::anyhow!("{}: {error}", path.display()))
+    }
+
+    fn payload(&self, path: &Path, boot: &PayloadBoot, modules: &[ModuleSource]) -> anyhow::Result<LinkedImage> {
+        let elf = read(path, "payload")?;
+        let files = read_modules(modules)?;
+        let modules = with_cmdlines(&files, modules);
+        let target = self.target(&modules);
+        let linked = match *boot {
+            PayloadBoot::Elf(boot) => payload::link(&elf, boot, &target),
+            PayloadBoot::Flat { mode, at } => payload::flatten(&elf).and_then(|flat| {
+                let entry = payload::symbol(&elf, mode.symbol())?;
+                let at = at.unwrap_or(flat.base);
+                let entry = entry.wrapping_sub(flat.base).wrapping_add(at);
+                image::link_flat(&flat.bytes, &FlatPlace { at, entry, mode }, &target)
+            }),
+        };
+        linked.map_err(|error| anyhow::anyhow!("{}: {error}", path.display()))
     }
 
     fn linux(&self, path: &Path, initrd: Option<&[u8]>) -> anyhow::Result<LinkedImage> {
@@ -124,6 +229,14 @@ impl<'s> Target<'s> {
         image::link_linux(&kernel, self.memory, self.cmdline, initrd)
             .map_err(|error| anyhow::anyhow!("{}: {error}", path.display()))
     }
+}
+
+fn read_modules(modules: &[ModuleSource]) -> anyhow::Result<Vec<Vec<u8>>> {
+    modules.iter().map(|module| read(&module.path, "module")).collect()
+}
+
+fn with_cmdlines<'a>(files: &'a [Vec<u8>], modules: &'a [ModuleSource]) -> Vec<Module<'a>> {
+    files.iter().zip(modules).map(|(data, module)| Module { data, cmdline: &module.cmdline }).collect()
 }
 
 /// Reads a whole file; `what` it is goes into the error.
@@ -135,35 +248,4 @@ pub(crate) fn read(path: &Path, what: &str) -> anyhow::Result<Vec<u8>> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn check_text(image: &str) -> Result<(), String> {
-        let text = format!(
-            "[system]\nname = 's'\n[[partition]]\nname = 'p'\npcpus = [1]\nmemory = '2 MiB'\nexpect = 'run'\n{image}"
-        );
-        let dir = tempfile::tempdir().unwrap();
-        std::fs::write(dir.path().join("text"), "#!/bin/sh\n").unwrap();
-        let path = dir.path().join("s.toml");
-        check(&SystemFile::parse(&text, &path).unwrap()).map_err(|error| error.to_string())
-    }
-
-    #[test]
-    fn images_are_checked_by_name_and_content() {
-        assert_eq!(check_text("image = { kind = 'payload', name = 'latency' }"), Ok(()));
-        for (image, expected) in [
-            (
-                "image = { kind = 'payload', name = 'late' }",
-                "no payload is called \"late\"; there are guest-tests, latency",
-            ),
-            ("image = { kind = 'elf', path = 'no.elf' }", "cannot read the image"),
-            ("image = { kind = 'elf', path = 'text' }", "not an x86-64 ELF64 file"),
-            ("image = { kind = 'linux', kernel = 'text' }", "not a Linux bzImage"),
-            ("image = { kind = 'linux', kernel = 'text', initrd = 'no' }", "cannot read the initial RAM disk"),
-            ("image = { kind = 'linux', package = 'x', initramfs = { init = 'no' } }", "cannot read the init program"),
-        ] {
-            let error = check_text(image).unwrap_err();
-            assert!(error.contains(expected) && error.contains("s.toml:8:9: partition[0].image: "), "{error}");
-        }
-    }
-}
+mod tests;

@@ -3,7 +3,7 @@
 use crate::image::LinkedImage;
 use partita_abi::bundle::{BundleBuilder, SECTIONS_MAX};
 use partita_core::encode::{CodecError, ENCODED_MAX, encode};
-use partita_core::system::SystemConfig;
+use partita_core::system::{Expectation, SystemConfig};
 
 /// Why a bundle cannot be built.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +36,10 @@ pub fn build(config: &SystemConfig, images: &[LinkedImage]) -> Result<Vec<u8>, B
     let mut builder = BundleBuilder::new();
     for ((number, partition), image) in (0u32..).zip(&mut config.partitions).zip(images) {
         partition.entry = image.entry;
+        if image.is_missing() {
+            // It was left out because it may be; nothing is expected of what does not start.
+            partition.expect = Expectation::Anything;
+        }
         for segment in &image.segments {
             builder.segment(number, segment.gpa, segment.mem_len, segment.data.clone());
         }
@@ -72,6 +76,17 @@ mod tests {
         assert_eq!(config.name, file.config.name);
         let segment = bundle.segments(0).next().unwrap();
         assert_eq!((segment.gpa, segment.mem_len, segment.data), (0x10_0000, 8, &[1u8, 2][..]));
+    }
+
+    #[test]
+    fn a_missing_image_is_missing_in_the_bundle() {
+        let file = SystemFile::parse(SYSTEM, Path::new("s.toml")).unwrap();
+        let bytes = build(&file.config, &[LinkedImage::missing()]).unwrap();
+        let bundle = Bundle::parse(&bytes).unwrap();
+        let config = decode(bundle.config()).unwrap();
+        assert_eq!(config.partitions[0].entry, Entry::Missing);
+        assert_eq!(config.partitions[0].expect, Expectation::Anything);
+        assert_eq!(bundle.segments(0).count(), 0);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What a run came to: told from how the emulator ended *and* from the last line on the console.
 
-use crate::emulator::{Ended, Untaken};
+use crate::emulator::{Ended, Unspoken, Untaken};
 use partita_abi::report::{END_SUCCESS, HypervisorExit};
 use std::fmt;
 use std::os::unix::process::ExitStatusExt;
@@ -57,6 +57,36 @@ pub enum RunOutcome {
         /// What the run itself came to.
         outcome: Box<RunOutcome>,
     },
+    /// The run ended before a dialogue was through.
+    DialogueUnfinished {
+        /// The first step that was not done.
+        unspoken: Unspoken,
+        /// What the run itself came to.
+        outcome: Box<RunOutcome>,
+    },
+    /// The emulator ended as the isa-debug-exit of a partition ends it, and the hypervisor did not end the run.
+    EndedByGuest {
+        /// Name of the partition that has the device.
+        partition: String,
+        /// What it may have written.
+        value: TestExit,
+    },
+}
+
+/// What a guest may have written to its isa-debug-exit: the process's exit code has only the low bits of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TestExit {
+    /// The low bits.
+    pub value: u8,
+    /// How many there are.
+    pub bits: u8,
+}
+
+impl fmt::Display for TestExit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { value, bits } = self;
+        write!(f, "value {value:#x} (its low {bits} bits)")
+    }
 }
 
 impl RunOutcome {
@@ -87,6 +117,15 @@ impl fmt::Display for RunOutcome {
             Self::Interrupted => f.write_str("interrupted"),
             Self::EmulatorFailed { reason } => write!(f, "the emulator failed: {reason}"),
             Self::CommandUntaken { untaken, outcome } => write!(f, "failed: {untaken}; the run itself: {outcome}"),
+            Self::DialogueUnfinished { unspoken, outcome } => {
+                write!(f, "failed: {unspoken}; the run itself: {outcome}")
+            }
+            Self::EndedByGuest { partition, value } => {
+                write!(
+                    f,
+                    "failed: partition {partition} may have ended the emulator through its isa-debug-exit: {value}"
+                )
+            }
         }
     }
 }
@@ -98,6 +137,9 @@ pub struct Evidence<'a> {
     pub ended: Ended,
     /// The byte that the guest wrote to its exit port, if the emulator's exit code says so.
     pub exit_byte: Option<u8>,
+    /// The partition that has an isa-debug-exit, and what it may have written to it, if the emulator's exit code can be
+    /// from there.
+    pub guest_exit: Option<(&'a str, TestExit)>,
     /// What starts the last line of the console, if the guest prints such a line.
     pub end_marker: Option<&'a str>,
     /// The console.
@@ -119,6 +161,13 @@ pub fn judge(evidence: &Evidence<'_>) -> RunOutcome {
         Ended::Exited(status) => status,
     };
     let marker_text = evidence.end_marker.and_then(|marker| last_marker(evidence.console, marker));
+    if let Some((partition, value)) = evidence.guest_exit
+        && marker_text.is_none()
+        // An error of the emulator itself looks like the value 0, but is told.
+        && (value.value != 0 || evidence.emulator_log.trim().is_empty())
+    {
+        return RunOutcome::EndedByGuest { partition: partition.to_owned(), value };
+    }
     let exit = evidence.exit_byte.and_then(HypervisorExit::from_byte);
     match exit {
         Some(HypervisorExit::Success) => match (evidence.end_marker, &marker_text) {
@@ -186,6 +235,7 @@ mod tests {
         Evidence {
             ended: Ended::Exited(ExitStatus::from_raw(code << 8)),
             exit_byte: (code > 1 && code & 1 == 1).then_some((code >> 1) as u8),
+            guest_exit: None,
             end_marker: Some(END_MARKER),
             console,
             emulator_log: "",
@@ -227,6 +277,27 @@ mod tests {
         killed.emulator_log = "Bad icount read\n";
         let text = judge(&killed).to_string();
         assert!(text.contains("signal 6") && text.contains("Bad icount read"), "{text}");
+    }
+
+    #[test]
+    fn an_end_by_a_guests_own_device_is_told_apart() {
+        // 33 is also what the hypervisor's success gives, 1 what an error of the emulator gives.
+        for (code, value) in [(33, "0x10"), (1, "0x0"), (0xFF, "0x7f")] {
+            let mut evidence = evidence(code, "partita: partition 0 started\n");
+            evidence.guest_exit = Some(("rt0", TestExit { value: (code >> 1) as u8, bits: 7 }));
+            let outcome = judge(&evidence);
+            let words = format!(
+                "failed: partition rt0 may have ended the emulator through its isa-debug-exit: value {value} (its low 7 bits)"
+            );
+            assert_eq!((outcome.to_string(), outcome.exit_code()), (words, EXIT_RUN_FAILED));
+        }
+        let mut error = evidence(1, "");
+        (error.emulator_log, error.guest_exit) = ("qemu: no such file", Some(("rt0", TestExit { value: 0, bits: 7 })));
+        assert!(matches!(judge(&error), RunOutcome::EmulatorFailed { .. }));
+        // Where the hypervisor ended the run, it was the hypervisor.
+        let mut ended = evidence(33, "partita: end: success\n");
+        ended.guest_exit = Some(("rt0", TestExit { value: 0x10, bits: 7 }));
+        assert_eq!(judge(&ended), RunOutcome::Success);
     }
 
     #[test]

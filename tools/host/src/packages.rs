@@ -1,6 +1,7 @@
 //! Debian packages, fetched by name with the system's own package tools and kept unpacked in a cache.
 
 use crate::progress::Step;
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -38,6 +39,20 @@ pub enum PackageError {
         name: String,
         /// What the program said.
         detail: String,
+    },
+    /// They know it, but not in the suite that is asked for.
+    #[error(
+        "no package {name} in the suite {suite}; the package lists have it in: {}; name one of these, or run ci/setup.sh, \
+         which adds bookworm-backports on Debian 12",
+        in_suites.join(", ")
+    )]
+    NotInSuite {
+        /// The package.
+        name: String,
+        /// The suite.
+        suite: String,
+        /// Suites that have it.
+        in_suites: Vec<String>,
     },
     /// It cannot be downloaded or unpacked.
     #[error("{program} failed for package {name}; if the package lists are old, run ci/setup.sh{detail}")]
@@ -97,13 +112,27 @@ impl PackageCache {
         PackageError::Cache { path: self.dir.clone(), cause }
     }
 
-    /// The directory in which the package `name` is unpacked, in the version that would be installed now. Kernel
-    /// modules and documentation are left out.
+    /// The directory in which the package `name` is unpacked, in the version that would be installed now, or for
+    /// `NAME/SUITE` in that of the suite. Kernel modules and documentation are left out.
     ///
     /// # Errors
     /// It cannot be had.
     pub fn unpacked(&self, name: &str) -> Result<PathBuf, PackageError> {
-        self.unpack(name, &record(name)?)
+        self.unpack(split_suite(name).0, &record(name)?)
+    }
+
+    /// The same for several packages at once, in their order: the package lists are slow to be asked.
+    ///
+    /// # Errors
+    /// One of them cannot be had.
+    pub fn unpacked_all(&self, names: &[String]) -> Result<Vec<PathBuf>, PackageError> {
+        let plain: Vec<&str> = names.iter().map(String::as_str).filter(|name| split_suite(name).1.is_none()).collect();
+        let known = records(&plain)?;
+        let unpack = |name: &String| match known.get(name) {
+            Some(record) => self.unpack(name, record),
+            None => self.unpacked(name),
+        };
+        names.iter().map(unpack).collect()
     }
 
     fn unpack(&self, name: &str, record: &Record) -> Result<PathBuf, PackageError> {
@@ -130,14 +159,16 @@ impl PackageCache {
         renamed.map(|()| target)
     }
 
-    /// The kernel (`boot/vmlinuz-*`) of the package `name`, or of the kernel package that it depends on.
+    /// The kernel (`boot/vmlinuz-*`) of the package `name` (or `NAME/SUITE`), or of the kernel package that it depends on.
     ///
     /// # Errors
     /// It cannot be had, or has none.
     pub fn kernel(&self, name: &str) -> Result<PathBuf, PackageError> {
-        let mut found = (name.to_owned(), record(name)?);
+        let (plain, suite) = split_suite(name);
+        let mut found = (plain.to_owned(), record(name)?);
         if let Some(real) = found.1.depends.iter().find(|depend| depend.starts_with(KERNEL_PREFIX)).cloned() {
-            let record = record(&real)?;
+            // A suite's meta package depends on that suite's kernel.
+            let record = record(&suite.map_or_else(|| real.clone(), |suite| format!("{real}/{suite}")))?;
             found = (real, record);
         }
         let boot = self.unpack(&found.0, &found.1)?.join("boot");
@@ -165,10 +196,60 @@ fn detail(output: &Output) -> String {
     if lines.is_empty() { String::new() } else { format!(":\n  {}", lines.join("\n  ")) }
 }
 
+/// A package's name, and the suite that is asked for, if any: `NAME/SUITE`, as apt writes it.
+fn split_suite(name: &str) -> (&str, Option<&str>) {
+    name.split_once('/').map_or((name, None), |(name, suite)| (name, Some(suite)))
+}
+
+/// What the package lists say about `NAME` or `NAME/SUITE`.
 fn record(name: &str) -> Result<Record, PackageError> {
     let output = run("apt-cache", Command::new("apt-cache").args(["show", "--no-all-versions", name]))?;
-    let text = String::from_utf8_lossy(&output.stdout);
-    parse_record(&text).ok_or_else(|| PackageError::Unknown { name: name.into(), detail: detail(&output) })
+    if let Some(record) = parse_record(&String::from_utf8_lossy(&output.stdout)) {
+        return Ok(record);
+    }
+    if let (name, Some(suite)) = split_suite(name) {
+        let in_suites = suites_of(name)?;
+        if !in_suites.is_empty() {
+            return Err(PackageError::NotInSuite { name: name.into(), suite: suite.into(), in_suites });
+        }
+    }
+    Err(PackageError::Unknown { name: name.into(), detail: detail(&output) })
+}
+
+/// What the package lists say about packages, by name; what they do not know is left out.
+fn records(names: &[&str]) -> Result<BTreeMap<String, Record>, PackageError> {
+    if names.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let output = run("apt-cache", Command::new("apt-cache").args(["show", "--no-all-versions"]).args(names))?;
+    Ok(parse_records(&String::from_utf8_lossy(&output.stdout)))
+}
+
+/// The records of `apt-cache show`, by name: of each package the first.
+fn parse_records(text: &str) -> BTreeMap<String, Record> {
+    let mut records = BTreeMap::new();
+    for text in text.split("\n\n") {
+        let name = text.lines().find_map(|line| line.strip_prefix("Package: "));
+        if let (Some(name), Some(record)) = (name, parse_record(text)) {
+            records.entry(name.to_owned()).or_insert(record);
+        }
+    }
+    records
+}
+
+/// The suites that have a package.
+fn suites_of(name: &str) -> Result<Vec<String>, PackageError> {
+    let output = run("apt-cache", Command::new("apt-cache").args(["madison", name]))?;
+    Ok(parse_suites(&String::from_utf8_lossy(&output.stdout)))
+}
+
+/// Suites in the output of `apt-cache madison`: `NAME | VERSION | MIRROR SUITE/COMPONENT ARCHITECTURE Packages`.
+fn parse_suites(text: &str) -> Vec<String> {
+    let places = text.lines().filter_map(|line| line.split('|').nth(2)?.split_whitespace().nth(1));
+    let mut suites: Vec<String> = places.filter_map(|place| Some(place.rsplit_once('/')?.0.to_owned())).collect();
+    suites.sort();
+    suites.dedup();
+    suites
 }
 
 /// The first record of `apt-cache show`.
@@ -238,6 +319,24 @@ mod tests {
         assert_eq!(record.depends, ["libc6", "a", "python3"]);
         assert_eq!(parse_record("Package: x\n"), None);
         assert_eq!(parse_record(""), None);
+        let all = parse_records(text);
+        assert_eq!(all.keys().collect::<Vec<_>>(), ["other", "rt-tests"]);
+        assert_eq!((&all["rt-tests"], all["other"].version.as_str()), (&record, "9"));
+    }
+
+    #[test]
+    fn a_suite_is_part_of_a_name() {
+        assert_eq!(split_suite("rt-tests"), ("rt-tests", None));
+        assert_eq!(split_suite("rt-tests/bookworm-backports"), ("rt-tests", Some("bookworm-backports")));
+        let text = " k | 6.12-1 | http://m/debian bookworm-backports/main amd64 Packages\n \
+                    k |  6.1-2 | http://m/debian-security bookworm-security/main amd64 Packages\n \
+                    k |  6.1-1 | http://m/debian bookworm/main amd64 Packages\n \
+                    k |  6.1-1 | http://n/debian bookworm/main amd64 Packages\n";
+        assert_eq!(parse_suites(text), ["bookworm", "bookworm-backports", "bookworm-security"]);
+        assert!(parse_suites("").is_empty());
+        let suite = PackageError::NotInSuite { name: "k".into(), suite: "sid".into(), in_suites: parse_suites(text) };
+        let text = suite.to_string();
+        assert!(text.contains("no package k in the suite sid") && text.contains("bookworm-backports, "), "{text}");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The directory of a run: its logs, its trace and everything needed to decode it.
 
+use crate::emulator::SERIAL_PORTS;
 use crate::run_info::RUN_FILE;
 use std::fs::{File, TryLockError};
 use std::io;
@@ -90,10 +91,23 @@ impl RunDir {
         self.path.join(format!("{partition}.log"))
     }
 
+    /// What a partition wrote to its debugcon.
+    pub fn debugcon_log(&self, partition: &str) -> PathBuf {
+        self.path.join(format!("{partition}.debugcon.log"))
+    }
+
+    /// What the serial port of this number, from 0 on, reads during the run.
+    pub fn input(&self, port: usize) -> PathBuf {
+        self.path.join(format!("com{}.in", port + 1))
+    }
+
     /// Removes what an earlier run left, and nothing else: the directory is the user's choice.
     fn remove_stale(&self) -> io::Result<()> {
         for name in [TRACE_FILE, SYSTEM_FILE, RUN_FILE, RAM_FILE, BUNDLE_FILE] {
             remove_if_there(&self.file(name))?;
+        }
+        for port in 0..SERIAL_PORTS {
+            remove_if_there(&self.input(port))?;
         }
         for (dir, suffix) in [(self.path.clone(), ".log"), (self.file(ELF_DIR), ".elf")] {
             let entries = match std::fs::read_dir(&dir) {
@@ -128,12 +142,12 @@ mod tests {
         let path = root.path().join("a/b");
         drop(RunDir::prepare(&path).unwrap());
         std::fs::create_dir(path.join(ELF_DIR)).unwrap();
-        for name in ["trace.bin", "rt0.log", "elf/0123.elf", "bench.json", "notes.txt"] {
+        for name in ["trace.bin", "rt0.log", "com2.in", "elf/0123.elf", "bench.json", "notes.txt"] {
             std::fs::write(path.join(name), "x").unwrap();
         }
         let dir = RunDir::prepare(&path).unwrap();
         let left = |name: &str| dir.file(name).exists();
-        assert!(!left("trace.bin") && !left("rt0.log") && !left("elf/0123.elf"));
+        assert!(!left("trace.bin") && !left("rt0.log") && !left("com2.in") && !left("elf/0123.elf"));
         assert!(left("bench.json") && left("notes.txt"));
     }
 

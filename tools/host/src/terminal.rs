@@ -1,18 +1,21 @@
-//! A person at the hypervisor's console.
+//! A person at a console of the machine.
 
-use crate::emulator::{Console, ConsoleInput};
+use crate::run::HYPERVISOR;
 use std::io::Write;
+use std::path::Path;
 
-/// What QEMU prints when it is ended by its own key.
-const LEFT: &str = "QEMU: Terminated";
-
-/// Tells how to leave, and where the other consoles are.
-pub(crate) fn greet<'c>(others: impl Iterator<Item = &'c Console>) {
+/// Tells how to leave the console whose log is at `own`, and where the others are.
+pub(crate) fn greet<'c>(own: &Path, emulator: &str, consoles: impl Iterator<Item = (&'c str, &'c Path)>) {
+    let (own, others): (Vec<_>, Vec<_>) = consoles.partition(|(_, log)| *log == own);
     let mut out = std::io::stdout();
     // Nobody is left to tell where standard output is closed.
-    let _ = writeln!(out, "This terminal is the hypervisor's console: `help` lists its commands, Ctrl-A X ends QEMU.");
-    for console in others {
-        let _ = writeln!(out, "The console of {} goes to {}", console.name(), console.path().display());
+    for (name, _) in own {
+        let help = if name == HYPERVISOR { "`help` lists its commands, " } else { "" };
+        let keys = format!("Ctrl-A X ends {emulator}, Ctrl-A twice types one");
+        let _ = writeln!(out, "This terminal is the console of {name}: {help}{keys}.");
+    }
+    for (name, log) in others {
+        let _ = writeln!(out, "The console of {name} goes to {}", log.display());
     }
     let _ = out.flush();
 }
@@ -22,9 +25,4 @@ pub(crate) fn take_leave(console: &str) {
     if !console.is_empty() && !console.ends_with(['\n', '\r']) {
         let _ = writeln!(std::io::stdout());
     }
-}
-
-/// Whether the person ended the emulator.
-pub(crate) fn was_left(input: &ConsoleInput, console: &str) -> bool {
-    *input == ConsoleInput::Terminal && console.trim_end().ends_with(LEFT)
 }

@@ -207,7 +207,7 @@ fn scripted(clock: Clock, commands: &[&str], timeout: u64) -> (RunReport, Setup)
     options.hypervisor = Some(setup.kernel.clone());
     (options.clock, options.timeout) = (clock, Duration::from_secs(timeout));
     let input = ConsoleInput::Script(commands.iter().map(|command| (*command).to_owned()).collect());
-    let report = run_system_in(&system, &options, &Session { input, witness: false }).unwrap();
+    let report = run_system_in(&system, &options, &Session { input, ..Session::default() }).unwrap();
     (report, setup)
 }
 

@@ -10,7 +10,8 @@ use std::path::PathBuf;
 /// Validate a system file without building or running anything
 ///
 /// Checks the file's form, the rules of a system, and what can be known about the images: that their files are there
-/// and fit into their partitions, and that payloads exist.
+/// and fit into their partitions, and that payloads exist. Warns of partitions with `required = false` that the system
+/// would start without.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   cargo partita check rt-partitions/systems/demo.toml")]
@@ -23,7 +24,9 @@ pub(crate) struct Check {
 impl Check {
     pub(crate) fn execute(&self) -> anyhow::Result<u8> {
         let system = SystemFile::load(&self.system)?;
-        assemble::check(&system)?;
+        for warning in assemble::check(&system)? {
+            say(format_args!("warning: {warning}"));
+        }
         let config = &system.config;
         say(format_args!("{}: system {} is fine", self.system.display(), config.name));
         say(format_args!("  {} pCPUs, pCPU {} is the hypervisor's", system.machine.pcpus, config.housekeeping.pcpu));

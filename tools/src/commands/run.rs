@@ -4,9 +4,11 @@ use super::say;
 use clap::Args;
 use partita_host::cargo_build;
 use partita_host::console_script::read_commands;
+use partita_host::dialogue::Dialogue;
 use partita_host::emulator::{Clock, ConsoleInput};
+use partita_host::measure::cyclictest_report;
 use partita_host::outcome::RunOutcome;
-use partita_host::run::{RunOptions, RunReport, Session, run_system_in};
+use partita_host::run::{HYPERVISOR, RunOptions, RunReport, Session, run_system_in};
 use partita_host::run_dir::WITNESS_LOG;
 use partita_host::system_file::SystemFile;
 use std::path::PathBuf;
@@ -28,12 +30,16 @@ const TIMEOUT_MAX: u64 = 24 * 60 * 60;
   cargo partita run rt-partitions/systems/demo.toml
   cargo partita run rt-partitions/systems/linux-rt.toml --icount --timeout 300
   cargo partita run my.toml --out my-run --quiet
+  cargo partita run rt-partitions/systems/demo.toml --show rt0
   cargo partita run rt-partitions/systems/demo.toml --console
   cargo partita run rt-partitions/systems/demo.toml --commands commands.txt
+  cargo partita run rt-partitions/systems/linux-rt.toml --console linux
+  cargo partita run my.toml --type linux=login.txt --commands commands.txt
   cargo partita run rt-partitions/systems/tests/guest.toml --icount --witness
 
 The output directory has:
   hypervisor.log, PARTITION.log   the consoles
+  PARTITION.debugcon.log          what it wrote to its debugcon
   trace.bin, elf/, system.toml    the trace, and what `partita trace` needs to decode it
   run.json                        the clock, the emulator, the machine
   witness.log                     with --witness, if log and trace differ: QEMU's log of exits
@@ -48,18 +54,28 @@ pub(crate) struct Run {
     /// End the run after this many seconds [default: 120; with --console a day]
     #[arg(long, value_name = "S", value_parser = clap::value_parser!(u64).range(1..=TIMEOUT_MAX))]
     timeout: Option<u64>,
-    /// Connect this terminal to the hypervisor's console, which lists its commands at `help`
+    /// Connect this terminal to the console of a partition, or to the hypervisor's, which lists its commands at `help`
     ///
-    /// The other consoles go to their files only. Ctrl-A X ends the run at once; the console's command `quit` ends it with
-    /// a line on what each partition came to. A system ends as it does without a console, too. See docs/console.md.
-    #[arg(long, conflicts_with = "commands")]
-    console: bool,
+    /// The other consoles go to their files only. Ctrl-A X ends the run at once; the hypervisor's command `quit` ends it
+    /// with a line on what each partition came to. A system ends as it does without a console, too. See docs/console.md.
+    #[arg(long, value_name = "NAME", num_args = 0..=1, default_missing_value = HYPERVISOR)]
+    console: Option<String>,
     /// Give the hypervisor's console the commands in this file
     ///
     /// One a line, each when the one before it is done; lines that begin with `#` and blank lines are left out. The run
     /// fails if it ends before the console has taken all of them. The answers are in hypervisor.log.
     #[arg(long, value_name = "FILE")]
     commands: Option<PathBuf>,
+    /// Hold the dialogue in this file with the partition NAME at its console; can be given for several partitions
+    ///
+    /// One step a line: `expect TEXT` waits until the console has printed it since the last match, `send TEXT` types it and
+    /// Enter, `send-raw TEXT` types it alone. A text in double quotes can have blanks at its ends, and escapes such as \\x03.
+    /// Lines that begin with `#` and blank lines are left out. The run fails if it ends before the dialogue is through.
+    #[arg(long = "type", value_name = "NAME=FILE", value_parser = name_and_file)]
+    dialogues: Vec<(String, PathBuf)>,
+    /// Show only these consoles: partitions by name, and hypervisor; can be given several times [default: all]
+    #[arg(long, value_name = "NAME", value_delimiter = ',', conflicts_with = "quiet")]
+    show: Vec<String>,
     /// Compare the trace with QEMU's own log of exits, exit by exit (with --icount only)
     ///
     /// The run fails if they differ, or if the trace does not have all exits: then make `ring` in the system file's
@@ -82,7 +98,7 @@ pub(crate) struct Run {
 
 impl Run {
     pub(crate) fn execute(&self) -> anyhow::Result<u8> {
-        let session = Session { input: self.input()?, witness: self.witness };
+        let session = self.session()?;
         let system = SystemFile::load(&self.system)?;
         let out_dir = match &self.out {
             Some(dir) => dir.clone(),
@@ -98,19 +114,45 @@ impl Run {
         };
         let report = run_system_in(&system, &options, &session)?;
         tell(&system, &report);
+        if report.outcome == RunOutcome::Success
+            && let Some(measured) = cyclictest_report(&system, &report.dir)?
+        {
+            say(format_args!("\n{measured}"));
+        }
         Ok(report.exit_code())
     }
 
-    fn input(&self) -> anyhow::Result<ConsoleInput> {
-        Ok(match &self.commands {
+    fn session(&self) -> anyhow::Result<Session> {
+        let console = self.console.as_deref();
+        let input = match &self.commands {
+            Some(_) if console == Some(HYPERVISOR) => {
+                anyhow::bail!(
+                    "the hypervisor's console takes its commands from a terminal or from a file; leave one out"
+                )
+            }
             Some(path) => ConsoleInput::Script(read_commands(path)?),
-            None if self.console => ConsoleInput::Terminal,
+            None if console == Some(HYPERVISOR) => ConsoleInput::Terminal,
             None => ConsoleInput::None,
-        })
+        };
+        let mut dialogues = Vec::new();
+        for (name, path) in &self.dialogues {
+            dialogues.push((name.clone(), Dialogue::read(path)?));
+        }
+        let terminal = console.filter(|name| *name != HYPERVISOR).map(str::to_owned);
+        let shown = (!self.show.is_empty()).then(|| self.show.clone());
+        Ok(Session { input, terminal, dialogues, shown, witness: self.witness })
     }
 
     fn timeout(&self) -> u64 {
-        self.timeout.unwrap_or(if self.console { TIMEOUT_MAX } else { TIMEOUT })
+        self.timeout.unwrap_or(if self.console.is_some() { TIMEOUT_MAX } else { TIMEOUT })
+    }
+}
+
+/// `NAME=FILE`.
+fn name_and_file(text: &str) -> Result<(String, PathBuf), String> {
+    match text.split_once('=') {
+        Some((name, file)) if !name.is_empty() && !file.is_empty() => Ok((name.to_owned(), file.into())),
+        _ => Err("write the name of a partition and a file, as in linux=login.txt".to_owned()),
     }
 }
 
@@ -137,7 +179,9 @@ fn tell(system: &SystemFile, report: &RunReport) {
 fn timed_out(outcome: &RunOutcome) -> bool {
     match outcome {
         RunOutcome::TimedOut { .. } => true,
-        RunOutcome::CommandUntaken { outcome, .. } => timed_out(outcome),
+        RunOutcome::CommandUntaken { outcome, .. } | RunOutcome::DialogueUnfinished { outcome, .. } => {
+            timed_out(outcome)
+        }
         _ => false,
     }
 }

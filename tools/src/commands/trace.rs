@@ -5,12 +5,23 @@ use clap::{Args, Subcommand};
 use partita_host::outcome::{EXIT_DAMAGED_TRACE, EXIT_OK};
 use partita_host::progress::Step;
 use partita_host::trace::{
-    DecodeOptions, Decoder, HistFile, KindFilter, LatencySource, Origin, Trace, chart, histograms, leg_frames_lines,
+    DecodeOptions, Decoder, Extent, HistFile, KindFilter, LatencySource, Moment, Origin, Trace, Window, chart,
+    histograms, leg_frames_lines,
 };
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 const EXIT_CODES: &str = "Exit codes:
+  0  the trace is whole
+  1  parts of the trace are damaged: it is shown up to the damage and after it
+  2  bad arguments, or a directory without a usable trace";
+
+const DECODE_HELP: &str = "Examples:
+  cargo partita trace decode target/partita/run/demo --kind exit --tail 20
+  cargo partita trace decode target/partita/run/demo --around worst:exit
+  cargo partita trace decode target/partita/run/demo --around 1_234_567_890 --within 100us
+
+Exit codes:
   0  the trace is whole
   1  parts of the trace are damaged: it is shown up to the damage and after it
   2  bad arguments, or a directory without a usable trace";
@@ -33,7 +44,7 @@ enum View {
 /// Merges the rings of the hypervisor and of all guests by the time of their frames. Log frames are decoded with the
 /// strings of the ELF file that wrote them, of which the run left a copy; without that they are shown in hexadecimal.
 #[derive(Debug, Args)]
-#[command(after_help = EXIT_CODES)]
+#[command(after_help = DECODE_HELP)]
 struct Decode {
     /// The output directory of a run
     #[arg(value_name = "DIR")]
@@ -50,6 +61,16 @@ struct Decode {
     /// Show only frames of this kind, such as exit, icr-forward, smp-call-served or log; can be given several times
     #[arg(long = "kind", value_name = "NAME")]
     kinds: Vec<KindFilter>,
+    /// Show only frames around this time, and count the exits and IPIs there by reason
+    ///
+    /// TIME is a number of ticks, as the first column has it, or a number with ns, us, ms or s, as the second; or a frame:
+    /// first:KIND, last:KIND, or worst:KIND, the one that took longest. The counts are of all pCPUs and kinds, and include
+    /// an exit that began before and reaches into that part.
+    #[arg(long, value_name = "TIME")]
+    around: Option<Moment>,
+    /// How far --around reaches to either side: ticks, or a number with ns, us, ms or s
+    #[arg(long, value_name = "DURATION", default_value = "1ms", requires = "around")]
+    within: Extent,
 }
 
 /// Draw the histograms of exits, IPIs, kicks, SMP calls and their legs
@@ -105,7 +126,9 @@ fn print(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()>
 impl Decode {
     fn execute(&self) -> anyhow::Result<u8> {
         let trace = load(&self.dir)?;
-        let options = DecodeOptions { limit: self.limit, tail: self.tail, pcpu: self.pcpu, kinds: self.kinds.clone() };
+        let window = self.around.map(|moment| Window::around(&trace, moment, self.within)).transpose()?;
+        let Self { limit, tail, pcpu, .. } = *self;
+        let options = DecodeOptions { limit, tail, pcpu, kinds: self.kinds.clone(), window };
         print(|out| Decoder::new(&trace).write(out, &options))?;
         Ok(exit_code(&trace))
     }

@@ -10,11 +10,11 @@ use partita_host::witness::{Agreement, WitnessError};
 use partita_trace::Event;
 use partita_trace::histogram::HistogramId;
 use partita_trace::snapshot::Body;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// Where the systems of the tests are.
-fn file(name: &str) -> PathBuf {
+/// A file beside the systems of the tests.
+pub(crate) fn file(name: &str) -> PathBuf {
     cargo_build::repository().unwrap().join("rt-partitions/systems/tests").join(name)
 }
 
@@ -46,24 +46,30 @@ pub(crate) fn run(system: &SystemFile, clock: Clock, timeout: u64) -> Left {
 /// success if it does not take all.
 pub(crate) fn run_with_commands(system: &SystemFile, clock: Clock, timeout: u64, commands: &[&str]) -> Left {
     let lines = commands.iter().map(|command| (*command).to_owned()).collect();
-    run_in(system, clock, timeout, &Session { input: ConsoleInput::Script(lines), witness: false })
+    run_in(system, clock, timeout, &Session { input: ConsoleInput::Script(lines), ..Session::default() })
 }
 
 /// Runs a system by instruction count, and compares its trace with the emulator's own log.
 pub(crate) fn run_with_witness(system: &SystemFile, timeout: u64) -> Left {
-    run_in(system, Clock::Icount, timeout, &Session { input: ConsoleInput::None, witness: true })
+    run_in(system, Clock::Icount, timeout, &Session { witness: true, ..Session::default() })
 }
 
-fn run_in(system: &SystemFile, clock: Clock, timeout: u64, session: &Session) -> Left {
-    let dir = tempfile::tempdir().unwrap();
-    let options = RunOptions {
+/// How tests run systems, with logs and trace below this directory.
+pub(crate) fn options(clock: Clock, timeout: u64, dir: &Path) -> RunOptions {
+    RunOptions {
         clock,
         timeout: Duration::from_secs(timeout),
-        out_dir: dir.path().join("out"),
+        out_dir: dir.join("out"),
         hypervisor: None,
         keep_ram: false,
         quiet: true,
-    };
+    }
+}
+
+/// Runs a system with these taking part.
+pub(crate) fn run_in(system: &SystemFile, clock: Clock, timeout: u64, session: &Session) -> Left {
+    let dir = tempfile::tempdir().unwrap();
+    let options = options(clock, timeout, dir.path());
     let started = Instant::now();
     let report = run_system_in(system, &options, session).unwrap();
     println!("{}: {clock:?}, {:.1} s", system.cmdlines.join(", "), started.elapsed().as_secs_f64());
@@ -92,6 +98,11 @@ impl Left {
         let log = std::fs::read(self.dir.path().join("out/hypervisor.log")).unwrap();
         answers(&log, command, nth)
             .unwrap_or_else(|| panic!("{command:?} was not given {} times\n{}", nth + 1, self.consoles()))
+    }
+
+    /// The directory of the run.
+    pub(crate) fn dir(&self) -> PathBuf {
+        self.dir.path().join("out")
     }
 
     /// All consoles, for a message.

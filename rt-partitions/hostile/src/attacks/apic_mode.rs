@@ -5,6 +5,7 @@ use core::arch::asm;
 use partita_x86_bare::{relax, write_msr};
 use partita_x86_policy::msr_values::APIC_PAGE;
 
+use crate::console::print;
 use crate::gates::{GP, NOTHING};
 use crate::tally::Tally;
 use crate::{Orders, gates};
@@ -55,7 +56,7 @@ fn survivable(orders: &Orders, tally: &mut Tally) {
     }
     let read = gates::read_msr(APIC_BASE);
     tally.check(read == Ok(AS_IT_IS), format_args!("APIC_BASE reads as {read:x?}"));
-    orders.say(format_args!("survived: {tally}"));
+    print(format_args!("hostile: {}: survived {tally}\n", orders.name));
 }
 
 /// A way in each life, and in between lives that switch the local APIC off by its own registers, which the guest may: the

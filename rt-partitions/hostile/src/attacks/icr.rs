@@ -24,8 +24,9 @@ const REVIVE_ONE_IN: u64 = 8;
 const TIMER_VECTOR: u8 = 0x60;
 const TIMER_TICKS: u32 = 50_000;
 
-/// Real-mode memory: an interrupt table, and pages that a start-up IPI may name.
-const REAL_MODE_PAGES: core::ops::Range<u64> = 1..0x9F;
+/// Real-mode memory: an interrupt table, and pages that a start-up IPI may name. Partita's own tables and reset vector are
+/// among them, which nobody needs any more.
+const REAL_MODE_PAGES: core::ops::Range<u64> = 1..0x100;
 const PAGE: u64 = 4096;
 const IRET_AT: u64 = 0x400;
 /// Real-mode code in which a vCPU stays: `cli; hlt`, `hlt`, a tight loop, an invalid instruction again and again.
@@ -53,7 +54,7 @@ fn change_states() -> ! {
 fn fill_real_mode() {
     let write = |address: u64, bytes: &[u8]| {
         for (byte, place) in bytes.iter().zip(address..) {
-            // SAFETY: RAM below this image that nothing uses, mapped one to one.
+            // SAFETY: RAM below this image that nothing uses any more, mapped one to one.
             unsafe { (place as *mut u8).write_volatile(*byte) };
         }
     };

@@ -75,7 +75,8 @@ fn address_bits() -> u32 {
     (__cpuid(LEAF_ADDRESS_SIZES).eax & 0xFF).clamp(32, ADDRESS_BITS)
 }
 
-/// The address of this life: devices, powers of two and their neighbours, the range of the command line, then any.
+/// The address of this life: devices, powers of two and their neighbours, each `steps`-th page of the command line's range,
+/// then any.
 fn target(orders: &Orders, bits: u32) -> u64 {
     let mut index = orders.life - 1;
     if let Some(device) = DEVICES.get(index as usize) {
@@ -92,7 +93,7 @@ fn target(orders: &Orders, bits: u32) -> u64 {
     }
     index -= powers * 3;
     if index < orders.count {
-        return ((orders.from + index) * PAGE).max(orders.memory);
+        return ((orders.from + index * orders.steps_or(1)) * PAGE).max(orders.memory);
     }
     let mut random = Random::new(orders.seed ^ index << 32);
     let end = 1 << (first + 1 + random.below(powers) as u32);

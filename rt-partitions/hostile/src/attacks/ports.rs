@@ -1,6 +1,7 @@
 //! Every I/O port by every width, read and written, by string and repeated forms.
 
-use partita_abi::report::EXIT_PORT;
+use partita_core::system::Identity;
+use partita_x86_policy::ports::{IoAccess, PortDecision, PortPolicy};
 
 use crate::Orders;
 use crate::console;
@@ -14,9 +15,10 @@ const PATTERN: u64 = 0x1122_3344_5566_7788;
 const SERIAL_LEN: u16 = 8;
 const ALL_ONES: u64 = u64::MAX;
 
-/// Ports that are known and harmless, so that nothing is counted: the clock by bytes, the POST port, PCI configuration.
-const fn is_quiet(port: u16, size: usize) -> bool {
-    matches!((port, size), (0x70 | 0x71, 1) | (0x80 | 0xCF8..=0xCFF, _))
+/// What the policy says about an access to a port that is not the console's.
+const fn decide<const SIZE: usize>(port: u16, input: bool, value: u64) -> PortDecision {
+    let access = IoAccess { port, size: SIZE as u8, input, string: false, rep: false };
+    PortPolicy::new(None, Identity::Partita).decide(access, value as u32)
 }
 
 macro_rules! forms {
@@ -46,12 +48,14 @@ impl Ports {
             _ => attempt!(["in eax, dx"], in("dx") port, inout("rax") PATTERN => found),
         };
         tally.tries += 1;
-        if self.is_own(port, SIZE) || (port, SIZE) == (0x71, 1) {
+        let decision = decide::<SIZE>(port, true, 0);
+        if self.is_own(port, SIZE) || decision == PortDecision::CmosRead {
             return;
         }
         let ones = ALL_ONES >> (64 - SIZE * 8);
-        let expected = if SIZE == 4 { ones } else { PATTERN | ones };
-        tally.accesses += u64::from(!is_quiet(port, SIZE));
+        let input = if decision == PortDecision::Zero { 0 } else { ones };
+        let expected = if SIZE == 4 { input } else { PATTERN & !ones | input };
+        tally.accesses += u64::from(decision == PortDecision::Refuse);
         tally.check(
             caught == NOTHING && found == expected,
             format_args!("IN of {SIZE} bytes at {port:#x} gave {found:#x}, exception {caught}"),
@@ -59,8 +63,10 @@ impl Ports {
     }
 
     fn output<const SIZE: usize>(&self, tally: &mut Tally, port: u16, value: u64) {
-        // The exit port is how a partition ends.
-        if self.is_own(port, SIZE) || port == EXIT_PORT {
+        let decision = decide::<SIZE>(port, false, value);
+        // What ends the partition is left out.
+        let ends = matches!(decision, PortDecision::Finish | PortDecision::PowerOff | PortDecision::Reset);
+        if self.is_own(port, SIZE) || ends {
             return;
         }
         let caught = match SIZE {
@@ -69,7 +75,7 @@ impl Ports {
             _ => attempt!(["out dx, eax"], in("dx") port, in("rax") value),
         };
         tally.tries += 1;
-        tally.accesses += u64::from(!is_quiet(port, SIZE));
+        tally.accesses += u64::from(decision == PortDecision::Refuse);
         tally.check(caught == NOTHING, format_args!("OUT of {SIZE} bytes at {port:#x}: exception {caught}"));
     }
 

@@ -1,5 +1,6 @@
 //! Announces its trace window, and writes garbage over it while the hypervisor and the host look: over the header, or over
-//! all but the header, with the rings' indices. Before that, windows with bad addresses and lengths.
+//! all but the header, with the rings' indices; at once, or, with an even seed, when it was accepted. Before that, windows
+//! with bad addresses and lengths.
 
 use partita_abi::hypercall::{INVALID, SUCCESS, TRACE_WINDOW};
 use partita_trace::layout::{HEADER_LEN, REGION_ALIGN, Region, RegionSpec, WriterKind};
@@ -17,6 +18,8 @@ const PASSES_DEFAULT: u64 = 50;
 /// Words of garbage in one pass.
 const WORDS: u64 = 512;
 const HEADER_WORDS: u64 = HEADER_LEN as u64 / 8;
+/// In which the hypervisor looks at what was announced.
+const ACCEPT_MS: u64 = 60;
 const HEADER: usize = 1;
 const RINGS: usize = 2;
 
@@ -68,6 +71,10 @@ pub(crate) fn attack(orders: &Orders, tally: &mut Tally) {
     }
     let found = hypercall(TRACE_WINDOW.into(), BASE, spec.len() as u64);
     tally.check(found == Ok(SUCCESS), format_args!("the window gave {found:x?}"));
+    if orders.seed.is_multiple_of(2) {
+        // The hypervisor accepts the region before it is spoilt.
+        orders.pass(ACCEPT_MS);
+    }
     let words = spec.len() as u64 / 8;
     let (first, end) = match orders.kind {
         HEADER => (0, HEADER_WORDS),

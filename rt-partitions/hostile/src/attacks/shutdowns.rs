@@ -1,5 +1,7 @@
 //! What ends a guest, or keeps it for ever: one way in each life. Each says how it ends; what stays so is stopped by the
 //! console's next restart, whatever it does.
+//!
+//! A data breakpoint on the place to which #DB is delivered is not among them: QEMU 10.0.2 aborts at it by an assertion.
 
 use core::arch::{asm, naked_asm};
 use core::cell::UnsafeCell;
@@ -20,9 +22,6 @@ const ZEROS: u64 = 0x9000;
 const SELF_IPI: u32 = 0x83F;
 const TPR: u32 = 0x808;
 const TIMER_TICKS: u32 = 2000;
-/// DR7: breakpoint 0, on writes of eight bytes; breakpoint 1, on execution.
-const BREAK_ON_WRITE: u64 = 0x400 | 1 << 1 | 0b1001 << 16;
-
 /// How a life ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum End {
@@ -30,14 +29,16 @@ enum End {
     NestedPageFault,
     /// The CPU should refuse it; where it does not, the next entry into the guest does.
     InvalidState,
+    /// As the CPU likes: it should refuse it, and then the guest ends itself.
+    Anyhow,
     Stays,
 }
-use End::{InvalidState, NestedPageFault, Stays, TripleFault};
+use End::{Anyhow, InvalidState, NestedPageFault, Stays, TripleFault};
 
 /// A way to end: its name, how it ends, and what does it.
 type Way = (&'static str, End, fn(&Orders) -> !);
 
-const WAYS: [Way; 23] = [
+const WAYS: [Way; 24] = [
     ("no interrupt table", TripleFault, |_| without_table(Pointer::default())),
     ("an interrupt table of zeros", TripleFault, |_| without_table(Pointer { limit: 0xFFF, base: ZEROS })),
     ("an interrupt table at no address", TripleFault, |_| without_table(Pointer { limit: 0xFFF, base: 1 << 46 })),
@@ -50,13 +51,14 @@ const WAYS: [Way; 23] = [
     ("a stack in foreign memory", NestedPageFault, |_| foreign_stack()),
     ("real mode without a table on vCPU 1", TripleFault, real_mode),
     ("CR0 with NW and without CD", InvalidState, |_| invalid_cr0(0xA001_0011)),
-    ("CR0 with bits of its upper half", InvalidState, |_| invalid_cr0(1 << 40 | 0x8001_0011)),
-    ("DR6 with bits of its upper half", InvalidState, |_| invalid_dr6()),
+    ("CR0 with paging and without protection", Anyhow, |_| invalid_cr0(0x8000_0010)),
+    ("CR0 without paging in 64-bit code", Anyhow, |_| invalid_cr0(0x11)),
+    ("CR4 without PAE in 64-bit code", Anyhow, |_| invalid_cr4(0)),
+    ("CR4 with reserved bits", Anyhow, |_| invalid_cr4(u64::MAX)),
     ("HLT with interrupts off", Stays, |_| halt()),
     ("a loop with interrupts off", Stays, |_| spin()),
     ("an NMI handler without end", Stays, |_| nmi_handler()),
     ("INIT to itself", Stays, |_| init_to_itself()),
-    ("a breakpoint on the stack of #DB", Stays, |_| endless_debug()),
     ("interrupts in service for ever", Stays, |_| in_service()),
     ("an interrupt storm of its timer", Stays, |_| timer_storm()),
     ("both vCPUs send NMIs to each other", Stays, nmi_storm),
@@ -120,9 +122,10 @@ fn invalid_cr0(value: u64) -> ! {
     fail(format_args!("CR0 = {value:#x} gave exception {caught}"))
 }
 
-fn invalid_dr6() -> ! {
-    let caught = attempt!(["mov rsi, rbx", "mov dr6, rax", "cpuid", "mov rbx, rsi"], inout("rax") u64::MAX => _, out("rcx") _, out("rdx") _, out("rsi") _);
-    fail(format_args!("DR6 gave exception {caught}"))
+fn invalid_cr4(value: u64) -> ! {
+    let caught = attempt!(["mov rsi, rbx", "mov cr4, rax", "cpuid", "mov rbx, rsi"], inout("rax") value => _, out("rcx") _,
+        out("rdx") _, out("rsi") _);
+    fail(format_args!("CR4 = {value:#x} gave exception {caught}"))
 }
 
 fn halt() -> ! {
@@ -186,20 +189,6 @@ fn init_to_itself() -> ! {
     // SAFETY: this vCPU waits for its start from here on, which nobody sends.
     unsafe { apic::send_init(apic::id()) };
     spin()
-}
-
-/// The delivery of #DB writes to the stack, which is another one.
-fn endless_debug() -> ! {
-    let stack_top: u64;
-    // SAFETY: reads a register.
-    unsafe { asm!("mov {}, rsp", out(reg) stack_top, options(nomem, nostack)) };
-    let below = (stack_top & !0xF) - 0x400;
-    all_gates_to(handler_that_stays as *const () as u64);
-    // SAFETY: the exception is delivered below the stack in use, and again, for as long as the breakpoint is there.
-    unsafe {
-        asm!("mov rsp, {stack}", "mov dr0, {place}", "mov dr7, {on}", "push rax", ".byte 0xF1", "2: jmp 2b",
-            stack = in(reg) below, place = in(reg) below - 0x18, on = in(reg) BREAK_ON_WRITE, options(noreturn));
-    }
 }
 
 fn in_service() -> ! {

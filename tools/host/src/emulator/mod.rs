@@ -1,17 +1,28 @@
 //! Emulators behind one small interface, and the supervision of what runs in them.
 
 mod console;
-mod input;
+mod dialogue;
+mod input_pipe;
+mod keyboard;
+mod log_tail;
+mod painter;
 mod qemu;
 mod screen;
+mod script;
 mod supervise;
+mod terminal;
 
-pub use console::Console;
-pub use input::{ConsoleInput, Untaken};
+pub use console::{Console, Shown};
+pub use dialogue::Unspoken;
+pub use keyboard::{ConsoleInput, Keyboard, Typist, Unfinished};
 pub use qemu::Qemu;
 pub use screen::{Screen, ShownLine, answers};
-pub use supervise::{Ended, Supervised, Supervision, interrupted, supervise, supervise_with_input};
+pub use script::Untaken;
+pub use supervise::{Ended, Supervised, Supervision, interrupted, supervise, supervise_typing};
 
+use crate::outcome::TestExit;
+#[cfg(doc)]
+use crate::system_file::TestDevice;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -48,18 +59,27 @@ pub struct MachineSpec<'a> {
     pub ram_file: Option<&'a Path>,
 }
 
-/// What is attached to the machine from outside.
-#[derive(Clone, Copy, Debug)]
-pub struct Attached<'a> {
-    /// What COM1 reads. If it reads anything, the emulator's standard input and output are that port's.
-    pub input: &'a ConsoleInput,
-    /// A file to which the emulator notes each entry into a guest and each exit from one.
-    pub witness: Option<&'a Path>,
+/// A device that the machine has for a partition's tests, at the ports of [`TestDevice::ports`] or with the memory of
+/// [`TestDevice::memory`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AttachedDevice {
+    /// [`TestDevice::IsaDebugExit`].
+    IsaDebugExit,
+    /// [`TestDevice::DebugCon`], which writes to this file.
+    DebugCon(PathBuf),
+    /// [`TestDevice::Edu`].
+    Edu,
 }
 
-impl Attached<'_> {
-    /// Nothing.
-    pub const NOTHING: Self = Self { input: &ConsoleInput::None, witness: None };
+/// What is attached to the machine from outside.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Attached<'a> {
+    /// Serial ports at which somebody types; the others read nothing.
+    pub keyboards: &'a [Keyboard],
+    /// Test devices.
+    pub devices: &'a [AttachedDevice],
+    /// A file to which the emulator notes each entry into a guest and each exit from one.
+    pub witness: Option<&'a Path>,
 }
 
 /// Why an emulator cannot be used.
@@ -108,7 +128,7 @@ pub trait Emulator {
 
     /// The command that boots `machine` with nothing attached.
     fn command(&self, machine: &MachineSpec<'_>) -> Command {
-        self.command_attached(machine, &Attached::NOTHING)
+        self.command_attached(machine, &Attached::default())
     }
 
     /// The command that boots `machine`.
@@ -119,4 +139,7 @@ pub trait Emulator {
 
     /// The byte that the guest ended the machine with through its exit port, from the exit code of the process.
     fn exit_byte(&self, code: i32) -> Option<u8>;
+
+    /// What a guest wrote to an isa-debug-exit of its own, if the exit code of the process can be from there.
+    fn test_exit_value(&self, code: i32) -> Option<TestExit>;
 }

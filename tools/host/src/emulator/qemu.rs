@@ -1,7 +1,10 @@
 //! QEMU's system emulator for x86_64, with AMD SVM under TCG.
 
-use super::{Attached, Clock, ConsoleInput, Emulator, MachineSpec, ProbeError};
+use super::{Attached, AttachedDevice, Clock, Emulator, MachineSpec, ProbeError};
+use crate::outcome::TestExit;
+use crate::system_file::TestDevice;
 use partita_abi::report::EXIT_PORT;
+use partita_core::system::PortRange;
 use std::ffi::OsString;
 use std::path::Path;
 use std::process::Command;
@@ -54,8 +57,12 @@ impl Emulator for Qemu {
             let id = format!("com{}", index + 1);
             match log {
                 Some(log) => {
-                    let input = if index == 0 { attached.input } else { &ConsoleInput::None };
-                    command.arg("-chardev").arg(option(&backend(input, &id), log));
+                    // A file takes all that is printed, and at once: no reader of a console can slow the machine down.
+                    let mut chardev = option(&format!("file,id={id},path="), log);
+                    if let Some(keyboard) = attached.keyboards.iter().find(|keyboard| keyboard.port == index) {
+                        chardev.push(option(",input-path=", &keyboard.pipe));
+                    }
+                    command.arg("-chardev").arg(chardev);
                     command.args(["-serial", &format!("chardev:{id}")]);
                 }
                 None => {
@@ -64,6 +71,9 @@ impl Emulator for Qemu {
             }
         }
         command.args(["-device", &format!("isa-debug-exit,iobase={EXIT_PORT:#x},iosize=0x04")]);
+        for device in attached.devices {
+            attach(&mut command, device);
+        }
         command.arg("-kernel").arg(machine.kernel);
         if let Some(module) = machine.module {
             command.arg("-initrd").arg(module);
@@ -99,15 +109,29 @@ impl Emulator for Qemu {
         // isa-debug-exit makes (value << 1) | 1 of it. 1 is also what QEMU's own errors give.
         if code & 1 == 1 && code > 1 { u8::try_from(code >> 1).ok() } else { None }
     }
+
+    fn test_exit_value(&self, code: i32) -> Option<TestExit> {
+        // (value << 1) | 1, of which a process's exit code keeps 8 bits.
+        let value = u8::try_from(code >> 1).ok()?;
+        (code & 1 == 1).then_some(TestExit { value, bits: 7 })
+    }
 }
 
-/// The back end of a serial port, up to the path of its log.
-fn backend(input: &ConsoleInput, id: &str) -> String {
-    match input {
-        ConsoleInput::None => format!("file,id={id},path="),
-        // All keys but the emulator's own, Ctrl-A, are the console's.
-        ConsoleInput::Terminal => format!("stdio,id={id},signal=off,mux=on,logappend=off,logfile="),
-        ConsoleInput::Script(_) => format!("stdio,id={id},signal=off,mux=off,logappend=off,logfile="),
+fn attach(command: &mut Command, device: &AttachedDevice) {
+    match device {
+        AttachedDevice::IsaDebugExit => {
+            let PortRange { first, last } = TestDevice::DEBUG_EXIT_PORTS;
+            let size = u32::from(last) + 1 - u32::from(first);
+            command.args(["-device", &format!("isa-debug-exit,iobase={first:#x},iosize={size:#04x}")]);
+        }
+        AttachedDevice::DebugCon(file) => {
+            let port = TestDevice::DEBUGCON_PORTS.first;
+            command.arg("-chardev").arg(option("file,id=debugcon,path=", file));
+            command.args(["-device", &format!("isa-debugcon,iobase={port:#x},chardev=debugcon")]);
+        }
+        AttachedDevice::Edu => {
+            command.args(["-device", "edu"]);
+        }
     }
 }
 
@@ -141,7 +165,9 @@ fn check_version(text: &str) -> Result<(), ProbeError> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::{Keyboard, Typist};
     use super::*;
+    use std::path::PathBuf;
 
     #[test]
     fn versions_are_compared_as_numbers() {
@@ -182,22 +208,37 @@ mod tests {
              -accel tcg,thread=single -icount shift=0,sleep=off -seed 7 -rtc base=2026-01-01T00:00:00,clock=vm"
         );
         let host = line(&Qemu.command(&spec(Clock::Host, None)));
-        assert!(!icount.contains("stdio") && !icount.contains("-d "), "nothing is attached");
+        assert!(!icount.contains("input") && !icount.contains("-d "), "nothing is attached");
         assert!(host.contains("-accel tcg,thread=multi") && !host.contains("icount") && !host.contains("ram0"));
     }
 
     #[test]
-    fn com1_reads_what_is_attached() {
-        for (input, mux) in [(ConsoleInput::Terminal, "on"), (ConsoleInput::Script(Vec::new()), "off")] {
-            let attached = Attached { input: &input, witness: Some(Path::new("d/w.log")) };
-            let line = line(&Qemu.command_attached(&spec(Clock::Icount, None), &attached));
-            let chardev = format!(
-                "stdio,id=com1,signal=off,mux={mux},logappend=off,logfile=d/hypervisor.log -serial chardev:com1"
-            );
-            assert!(line.contains(&chardev), "{line}");
-            assert!(line.contains("-chardev file,id=com3,path=d/rt0.log -serial chardev:com3"), "{line}");
-            assert!(line.ends_with("-d in_asm -dfilter 0xfffffffffffff000+0x1 -D d/w.log"), "{line}");
+    fn what_is_attached_is_there() {
+        let keyboard = |port, pipe: &str| Keyboard {
+            port,
+            pipe: pipe.into(),
+            log: PathBuf::new(),
+            typist: Typist::Script(Vec::new()),
+        };
+        let attached = Attached {
+            keyboards: &[keyboard(2, "d/a,b.in"), keyboard(0, "d/com1.in")],
+            devices: &[
+                AttachedDevice::IsaDebugExit,
+                AttachedDevice::DebugCon("d/rt0.debugcon.log".into()),
+                AttachedDevice::Edu,
+            ],
+            witness: Some(Path::new("d/w.log")),
+        };
+        let line = line(&Qemu.command_attached(&spec(Clock::Icount, None), &attached));
+        for expected in [
+            "-chardev file,id=com1,path=d/hypervisor.log,input-path=d/com1.in -serial chardev:com1 ",
+            "-chardev file,id=com3,path=d/rt0.log,input-path=d/a,,b.in -serial chardev:com3 ",
+            "-device isa-debug-exit,iobase=0xf4,iosize=0x04 -device isa-debug-exit,iobase=0x501,iosize=0x02 \
+             -chardev file,id=debugcon,path=d/rt0.debugcon.log -device isa-debugcon,iobase=0xe9,chardev=debugcon -device edu ",
+        ] {
+            assert!(line.contains(expected), "{expected}\n{line}");
         }
+        assert!(line.ends_with("-d in_asm -dfilter 0xfffffffffffff000+0x1 -D d/w.log"), "{line}");
     }
 
     #[test]
@@ -217,5 +258,7 @@ mod tests {
         assert_eq!(Qemu.exit_byte(35), Some(0x11));
         assert_eq!(Qemu.exit_byte(1), None);
         assert_eq!(Qemu.exit_byte(0), None);
+        let value = |code| Qemu.test_exit_value(code).map(|exit| exit.value);
+        assert_eq!([33, 255, 1, 0, 2].map(value), [Some(0x10), Some(0x7F), Some(0), None, None]);
     }
 }

@@ -1,10 +1,10 @@
 //! Watching over a process until it ends, its time is up, or the user interrupts.
 
-use super::input::{ScriptFeeder, TerminalGuard};
-use super::{Console, ConsoleInput, Untaken};
+use super::keyboard::{Keyboard, Typing, Unfinished};
+use super::painter::Painter;
+use super::{Console, Shown};
 use crate::progress::Step;
 use rustix::process::{Pid, Signal, kill_process};
-use std::path::Path;
 use std::process::{Child, Command, ExitStatus};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 
 /// How often consoles and process are looked at.
 const POLL: Duration = Duration::from_millis(10);
+/// The same while somebody types.
+const POLL_TYPING: Duration = Duration::from_millis(2);
 /// How long a process may take to end after it was asked to.
 const GRACE: Duration = Duration::from_secs(3);
 
@@ -33,13 +35,13 @@ pub enum Ended {
     Interrupted,
 }
 
-/// What became of a supervision with input.
+/// What became of a supervision with keyboards.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Supervised {
     /// How it ended.
     pub ended: Ended,
-    /// The first line of the script that the process did not take.
-    pub untaken: Option<Untaken>,
+    /// What was still to be typed, at each keyboard.
+    pub unfinished: Vec<Unfinished>,
 }
 
 /// What to watch, and for how long.
@@ -89,53 +91,53 @@ impl Drop for Reaper {
 /// # Errors
 /// The process cannot be started or waited for.
 pub fn supervise(command: Command, supervision: Supervision) -> std::io::Result<Ended> {
-    Ok(supervise_with_input(command, supervision, &ConsoleInput::None, Path::new(""))?.ended)
+    Ok(supervise_typing(command, supervision, &[])?.ended)
 }
 
-/// The same with input for the console whose log is at `log`. With any, standard input and output of the process are its
-/// connection; a terminal shows nothing else meanwhile, and is restored at the end.
+/// The same with somebody at these keyboards, whose pipes the command reads. While a person types at one, the terminal shows
+/// nothing but that console, and is restored at the end; a person who leaves interrupts the run.
 ///
 /// # Errors
-/// The process cannot be started or waited for.
-pub fn supervise_with_input(
+/// The process cannot be started or waited for, or a keyboard cannot be made.
+pub fn supervise_typing(
     mut command: Command,
     supervision: Supervision,
-    input: &ConsoleInput,
-    log: &Path,
+    keyboards: &[Keyboard],
 ) -> std::io::Result<Supervised> {
     catch_interrupts();
     let Supervision { label, timeout, mut consoles, quiet } = supervision;
-    // Restored when the process has ended: it is dropped after that.
-    let terminal = TerminalGuard::new(input);
-    let step = terminal.is_none().then(|| Step::start(label));
-    let mut show = |lines: fn(&mut Console) -> Vec<String>| {
-        let lines = consoles.iter_mut().flat_map(lines).filter(|_| !quiet);
-        lines.for_each(|line| step.iter().for_each(|step| step.println(&line)));
+    let has_terminal = keyboards.iter().any(Keyboard::is_terminal);
+    let mut typing = keyboards.iter().map(Typing::begin).collect::<std::io::Result<Vec<_>>>()?;
+    let step = (!has_terminal).then(|| Step::start(label));
+    let painter = Painter::of_stdout();
+    let mut show = |lines: fn(&mut Console, Instant) -> Vec<Shown>| {
+        let now = Instant::now();
+        for line in consoles.iter_mut().flat_map(|console| lines(console, now)).filter(|_| !quiet) {
+            step.iter().for_each(|step| step.println(&painter.line(&line)));
+        }
     };
-    input.connect(&mut command);
+    let pause = if keyboards.is_empty() { POLL } else { POLL_TYPING };
     let started = Instant::now();
     let mut process = Reaper(command.spawn()?);
-    let mut feeder = ScriptFeeder::new(input, log, &mut process.0);
     let ended = loop {
         if let Some(status) = process.0.try_wait()? {
             // A terminal sends its Ctrl-C to the process, too.
             break if interrupted() { Ended::Interrupted } else { Ended::Exited(status) };
         }
-        if interrupted() {
+        // All get their turn.
+        let has_left = typing.iter_mut().filter_map(|typing| typing.poll().then_some(())).count() > 0;
+        if interrupted() || has_left {
             break Ended::Interrupted;
         }
         if started.elapsed() >= timeout {
             break Ended::TimedOut;
         }
-        if let Some(feeder) = &mut feeder {
-            feeder.poll();
-        }
         show(Console::poll);
-        std::thread::sleep(POLL);
+        std::thread::sleep(pause);
     };
     process.end();
     show(Console::finish);
-    Ok(Supervised { ended, untaken: feeder.and_then(ScriptFeeder::finish) })
+    Ok(Supervised { ended, unfinished: typing.into_iter().filter_map(Typing::finish).collect() })
 }
 
 /// From the first call on, Ctrl-C and requests to terminate are noted and do not end the tool.
@@ -146,6 +148,7 @@ fn catch_interrupts() {
 
 #[cfg(test)]
 mod tests {
+    use super::super::{Typist, Untaken};
     use super::*;
     use std::os::unix::process::ExitStatusExt;
 
@@ -190,16 +193,23 @@ mod tests {
     fn script(console: &str, lines: &[&str], timeout_ms: u64) -> (Ended, Option<Untaken>, String) {
         let dir = tempfile::tempdir().unwrap();
         let log = dir.path().join("console.log");
+        let pipe = dir.path().join("console.in");
         let mut command = Command::new("bash");
-        command.args(["-c", &format!("exec > '{}'; {console}", log.display())]);
+        command.args(["-c", &format!("exec > '{}' < '{}'; {console}", log.display(), pipe.display())]);
         let supervision = Supervision {
             label: "test".into(),
             timeout: Duration::from_millis(timeout_ms),
             consoles: Vec::new(),
             quiet: true,
         };
-        let input = ConsoleInput::Script(lines.iter().map(|line| (*line).to_owned()).collect());
-        let Supervised { ended, untaken } = supervise_with_input(command, supervision, &input, &log).unwrap();
+        let typist = Typist::Script(lines.iter().map(|line| (*line).to_owned()).collect());
+        let keyboard = Keyboard { port: 0, pipe, log: log.clone(), typist };
+        let Supervised { ended, unfinished } = supervise_typing(command, supervision, &[keyboard]).unwrap();
+        let untaken = match &unfinished[..] {
+            [] => None,
+            [Unfinished::Command(untaken)] => Some(untaken.clone()),
+            _ => panic!("{unfinished:?}"),
+        };
         (ended, untaken, std::fs::read_to_string(&log).unwrap())
     }
 

@@ -1,5 +1,5 @@
-//! What Linux's 64-bit boot protocol asks for besides the kernel: the boot parameters ("zero page"), first page tables
-//! and a GDT (Linux, Documentation/arch/x86/{boot,zero-page}.rst, arch/x86/include/uapi/asm/bootparam.h).
+//! What Linux's 64-bit boot protocol asks for besides kernel, page tables and GDT: the boot parameters ("zero page")
+//! (Linux, Documentation/arch/x86/{boot,zero-page}.rst, arch/x86/include/uapi/asm/bootparam.h).
 
 use super::host_area::Fields;
 use super::memory_map;
@@ -45,37 +45,6 @@ pub(super) fn boot_params(setup_header: &[u8], memory: u64, cmdline: u32, initrd
     params
 }
 
-/// Bytes of a page table.
-const TABLE_LEN: usize = 4096;
-/// GiB that the first page tables map.
-const MAPPED_GIB: usize = 4;
-const PRESENT_WRITABLE: u64 = 0b11;
-const LARGE: u64 = 1 << 7;
-
-/// Page tables at guest-physical `base` that map the first 4 GiB to themselves with pages of 2 MiB: one PML4, one
-/// PDPT, four page directories.
-pub(super) fn identity_page_tables(base: u64) -> Fields {
-    let table = |n: usize| base + (n * TABLE_LEN) as u64;
-    let mut tables = Fields::zeroed((2 + MAPPED_GIB) * TABLE_LEN);
-    tables.put_u64(0, table(1) | PRESENT_WRITABLE);
-    for gib in 0..MAPPED_GIB {
-        tables.put_u64(TABLE_LEN + gib * 8, table(2 + gib) | PRESENT_WRITABLE);
-        for entry in 0..512 {
-            let address = ((gib * 512 + entry) as u64) << 21;
-            tables.put_u64((2 + gib) * TABLE_LEN + entry * 8, address | LARGE | PRESENT_WRITABLE);
-        }
-    }
-    tables
-}
-
-/// The GDT of the boot protocol: `__BOOT_CS` (0x10) is flat 64-bit code, `__BOOT_DS` (0x18) flat data, both marked
-/// accessed, so that loading them does not write.
-pub(super) fn gdt() -> Fields {
-    let mut gdt = Fields::zeroed(4 * 8);
-    gdt.put_u64(0x10, 0x00AF_9B00_0000_FFFF).put_u64(0x18, 0x00CF_9300_0000_FFFF);
-    gdt
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -97,19 +66,5 @@ mod tests {
         assert_eq!(u64_at(&params, 0x2D0 + 40), 0x10_0000);
         assert_eq!(u64_at(&params, 0x2D0 + 48), (256 << 20) - 0x10_0000);
         assert_eq!(params.bytes()[0x2D0 + 20 + 16], 2);
-    }
-
-    #[test]
-    fn page_tables_map_four_gib_to_themselves() {
-        let base = 0xE_6000;
-        let tables = identity_page_tables(base);
-        assert_eq!(tables.bytes().len(), 24 << 10);
-        let follow = |entry: u64| ((entry & !0xFFF) - base) as usize;
-        for address in [0u64, 0x20_0000, 0x1234_5678, 0xFFFF_FFFF] {
-            let pml4 = u64_at(&tables, (address >> 39) as usize * 8);
-            let pdpt = u64_at(&tables, follow(pml4) + (address >> 30 & 511) as usize * 8);
-            let pd = u64_at(&tables, follow(pdpt) + (address >> 21 & 511) as usize * 8);
-            assert_eq!(pd, address >> 21 << 21 | 0x83, "{address:#x}");
-        }
     }
 }

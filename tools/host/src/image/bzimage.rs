@@ -1,9 +1,10 @@
 //! Linux kernels: bzImage files, started by the 64-bit boot protocol
 //! (Linux, Documentation/arch/x86/boot.rst).
 
-use super::boot_params::{SETUP_HEADER, SETUP_HEADER_END_MAX, boot_params, gdt, identity_page_tables};
+use super::boot_params::{SETUP_HEADER, SETUP_HEADER_END_MAX, boot_params};
 use super::host_area::{HostArea, c_string};
-use super::{HIGH_RAM_BASE, ImageError, LinkedImage, PAGE, Segment, place_initrd};
+use super::layout::place_initrd;
+use super::{HIGH_RAM_BASE, ImageError, LinkedImage, PAGE, Segment, long_mode};
 use partita_core::system::Entry;
 
 const SECTOR: usize = 512;
@@ -50,12 +51,9 @@ pub fn link(kernel: &[u8], memory: u64, cmdline: &str, initrd: Option<&[u8]>) ->
     let ramdisk = initrd.as_ref().map(|segment| (segment.gpa as u32, segment.mem_len as u32));
 
     let mut area = HostArea::new();
-    let page = PAGE as usize;
-    let page_tables = area.next(page);
-    area.place(page, identity_page_tables(page_tables).bytes())?;
-    let gdt = area.place(page, gdt().bytes())?;
+    let long_mode::LongMode { page_tables, gdt } = long_mode::place(&mut area)?;
     let cmdline = area.place(16, &c_string(cmdline))?;
-    let boot_params = area.place(page, boot_params(header.bytes, memory, cmdline as u32, ramdisk).bytes())?;
+    let boot_params = area.place(PAGE as usize, boot_params(header.bytes, memory, cmdline as u32, ramdisk).bytes())?;
 
     let mut segments = vec![Segment::of_bytes(load, header.code.to_vec()), area.into_segment()];
     segments.extend(initrd);

@@ -5,24 +5,41 @@
 
 mod boot_params;
 mod bzimage;
+mod elf;
 mod error;
+mod flat;
 mod host_area;
+mod layout;
+mod long_mode;
+mod multiboot;
+mod multiboot_header;
+mod multiboot_info;
+pub mod payload;
+mod plain;
 mod pvh;
 mod start_info;
 #[cfg(test)]
-mod test_images;
+pub(crate) mod test_images;
+#[cfg(test)]
+mod tests;
 
 pub use bzimage::link as link_linux;
 pub use error::ImageError;
-pub use pvh::link as link_pvh;
+pub use flat::{FlatMode, FlatPlace, link as link_flat};
+pub use layout::check_initrd;
+pub use multiboot::link as link_multiboot;
 
+use elf::{Class, Elf};
+use partita_abi::bundle::SECTIONS_MAX;
 use partita_abi::guest;
-use partita_core::system::Entry;
+use partita_core::system::{Entry, PARTITIONS_MAX};
 
 /// End of conventional memory, guest-physical: from here to [`guest::FIRMWARE_BASE`] a PC has no RAM.
 pub const LOW_RAM_END: u64 = 0xA_0000;
 /// Start of the memory above the first MiB, guest-physical.
 pub const HIGH_RAM_BASE: u64 = guest::FIRMWARE_BASE + guest::FIRMWARE_LEN;
+/// Most segments of one image, boot data and modules included: so many that every system fits into a bundle.
+pub const SEGMENTS_MAX: usize = (SECTIONS_MAX - 1) / PARTITIONS_MAX;
 /// Bytes of a page.
 const PAGE: u64 = 4096;
 
@@ -57,7 +74,69 @@ pub struct LinkedImage {
     pub entry: Entry,
 }
 
-/// Kind of a range of guest-physical memory, numbered as by PVH and E820.
+impl LinkedImage {
+    /// Nothing, in the place of a bad image.
+    pub const fn missing() -> Self {
+        Self { segments: Vec::new(), entry: Entry::Missing }
+    }
+
+    /// Whether there is nothing to start.
+    pub fn is_missing(&self) -> bool {
+        self.entry == Entry::Missing
+    }
+}
+
+/// What an image is linked for.
+#[derive(Clone, Copy, Debug)]
+pub struct Target<'a> {
+    /// Bytes of the partition's memory.
+    pub memory: u64,
+    /// Its command line.
+    pub cmdline: &'a str,
+    /// What is loaded beside the image.
+    pub modules: &'a [Module<'a>],
+}
+
+/// A boot module: some bytes and a text, of which only the guest knows the meaning.
+#[derive(Clone, Copy, Debug)]
+pub struct Module<'a> {
+    /// Its bytes.
+    pub data: &'a [u8],
+    /// Its command line.
+    pub cmdline: &'a str,
+}
+
+/// How an ELF file is started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ElfBoot {
+    /// By its PVH note, in 32-bit protected mode.
+    Pvh,
+    /// By its multiboot header, in 32-bit protected mode.
+    Multiboot,
+    /// At its ELF entry point, in long mode.
+    Plain,
+}
+
+/// Links an ELF file, by `boot` or, where that is `None`, by what it has: a PVH note, else (ELF32) a multiboot header,
+/// else (ELF64) its ELF entry point.
+///
+/// # Errors
+/// What makes it unfit, by name.
+pub fn link_elf(bytes: &[u8], boot: Option<ElfBoot>, target: &Target<'_>) -> Result<LinkedImage, ImageError> {
+    let elf = Elf::parse(bytes)?;
+    match boot {
+        Some(ElfBoot::Pvh) => pvh::link(&elf, target),
+        Some(ElfBoot::Multiboot) => multiboot::link(bytes, target),
+        Some(ElfBoot::Plain) => plain::link(&elf, target),
+        None if elf.pvh_entry()?.is_some() => pvh::link(&elf, target),
+        None => match elf.class {
+            Class::Elf64 => plain::link(&elf, target),
+            Class::Elf32 => multiboot::link(bytes, target),
+        },
+    }
+}
+
+/// Kind of a range of guest-physical memory, numbered as by PVH, multiboot and E820.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 enum RangeKind {
@@ -72,20 +151,4 @@ const fn memory_map(memory: u64) -> [(u64, u64, RangeKind); 3] {
         (guest::FIRMWARE_BASE, guest::FIRMWARE_LEN, RangeKind::Reserved),
         (HIGH_RAM_BASE, memory.saturating_sub(HIGH_RAM_BASE), RangeKind::Ram),
     ]
-}
-
-/// Whether all of a range is RAM by [`memory_map`].
-fn is_ram(start: u64, len: u64, memory: u64) -> bool {
-    start.checked_add(len).is_some_and(|end| end <= LOW_RAM_END || (start >= HIGH_RAM_BASE && end <= memory))
-}
-
-/// Places an initial RAM disk as high as `limit` allows, on a page boundary, above `floor`.
-fn place_initrd(initrd: &[u8], floor: u64, limit: u64) -> Result<Segment, ImageError> {
-    let len = initrd.len() as u64;
-    let too_large = ImageError::InitrdTooLarge { len, room: limit.saturating_sub(floor) };
-    let gpa = limit.checked_sub(len).ok_or(too_large.clone())? / PAGE * PAGE;
-    if gpa < floor {
-        return Err(too_large);
-    }
-    Ok(Segment::of_bytes(gpa, initrd.to_vec()))
 }

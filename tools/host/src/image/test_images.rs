@@ -1,29 +1,41 @@
 //! Hand-made images for tests.
 
 /// One PT_LOAD segment.
-pub(super) struct TestSegment {
-    pub(super) paddr: u64,
-    pub(super) memsz: u64,
-    pub(super) data: Vec<u8>,
+pub(crate) struct TestSegment {
+    pub(crate) paddr: u64,
+    pub(crate) memsz: u64,
+    pub(crate) data: Vec<u8>,
 }
 
-/// A small PVH ELF64 file: header, program headers, note, segments.
-pub(super) struct TestElf {
-    pub(super) class: u8,
-    pub(super) machine: u16,
-    pub(super) note: Option<u32>,
-    pub(super) segments: Vec<TestSegment>,
+/// A multiboot header without flags.
+pub(crate) const MULTIBOOT: &[u8] = &[0x02, 0xB0, 0xAD, 0x1B, 0, 0, 0, 0, 0xFE, 0x4F, 0x52, 0xE4];
+
+/// A small ELF file: header, program headers, note, segments.
+pub(crate) struct TestElf {
+    /// 1 for 32 bits, 2 for 64.
+    pub(crate) class: u8,
+    pub(crate) machine: u16,
+    pub(crate) entry: u64,
+    /// The PVH entry point.
+    pub(crate) note: Option<u32>,
+    /// Whether it names an interpreter.
+    pub(crate) interpreter: bool,
+    pub(crate) segments: Vec<TestSegment>,
 }
 
 impl Default for TestElf {
     fn default() -> Self {
         let segment = TestSegment { paddr: 0x20_0000, memsz: 0x2000, data: vec![0x90; 16] };
-        Self { class: 2, machine: 62, note: Some(0x20_0004), segments: vec![segment] }
+        let (note, segments) = (Some(0x20_0004), vec![segment]);
+        Self { class: 2, machine: 62, entry: 0x20_0008, note, interpreter: false, segments }
     }
 }
 
 impl TestElf {
-    pub(super) fn build(&self) -> Vec<u8> {
+    pub(crate) fn build(&self) -> Vec<u8> {
+        let is_narrow = self.class == 1 && self.machine == 3;
+        let (header_len, program_header_len) = if is_narrow { (52u16, 32u16) } else { (64, 56) };
+        let word = |value: u64| value.to_le_bytes()[..if is_narrow { 4 } else { 8 }].to_vec();
         let mut note = Vec::new();
         if let Some(entry) = self.note {
             for word in [4u32, 4, 18] {
@@ -32,31 +44,37 @@ impl TestElf {
             note.extend(b"Xen\0");
             note.extend(entry.to_le_bytes());
         }
-        let count = self.segments.len() + 1;
+        let count = self.segments.len() + 1 + usize::from(self.interpreter);
         let mut elf = vec![0x7F, b'E', b'L', b'F', self.class, 1, 1];
         elf.resize(16, 0);
         elf.extend(2u16.to_le_bytes());
         elf.extend(self.machine.to_le_bytes());
         elf.extend(1u32.to_le_bytes());
-        for word in [0u64, 64, 0] {
-            elf.extend(word.to_le_bytes());
+        for value in [self.entry, header_len.into(), 0] {
+            elf.extend(word(value));
         }
         elf.extend(0u32.to_le_bytes());
-        for half in [64u16, 56, count as u16, 64, 0, 0] {
+        for half in [header_len, program_header_len, count as u16, 0, 0, 0] {
             elf.extend(half.to_le_bytes());
         }
-        let mut offset = 64 + 56 * count as u64;
+        let mut offset = u64::from(header_len) + u64::from(program_header_len) * count as u64;
         let mut header = |kind: u32, paddr: u64, filesz: u64, memsz: u64| {
             elf.extend(kind.to_le_bytes());
-            elf.extend(4u32.to_le_bytes());
-            for word in [offset, paddr, paddr, filesz, memsz, 4] {
-                elf.extend(word.to_le_bytes());
+            let places = [offset, paddr, paddr, filesz, memsz];
+            if is_narrow {
+                elf.extend(places.into_iter().chain([4, 4]).flat_map(word));
+            } else {
+                elf.extend(4u32.to_le_bytes());
+                elf.extend(places.into_iter().chain([4]).flat_map(word));
             }
             offset += filesz;
         };
         header(4, 0, note.len() as u64, note.len() as u64);
         for segment in &self.segments {
             header(1, segment.paddr, segment.data.len() as u64, segment.memsz);
+        }
+        if self.interpreter {
+            header(3, 0, 0, 0);
         }
         elf.extend(note);
         self.segments.iter().for_each(|segment| elf.extend(&segment.data));
@@ -65,7 +83,7 @@ impl TestElf {
 }
 
 /// A synthetic bzImage with a payload of `payload_len` bytes.
-pub(super) fn bzimage(payload_len: usize) -> Vec<u8> {
+pub(crate) fn bzimage(payload_len: usize) -> Vec<u8> {
     let mut image = vec![0u8; 2 * 512];
     image[0x1F1] = 1;
     let syssize = payload_len.div_ceil(16) as u32;

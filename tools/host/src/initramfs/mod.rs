@@ -36,10 +36,9 @@ pub fn read_init(source: &InitramfsSource) -> anyhow::Result<Vec<u8>> {
 /// # Errors
 /// A package, a file or a library cannot be had; the error names it.
 pub fn build(source: &InitramfsSource, cache: &PackageCache) -> anyhow::Result<Vec<u8>> {
-    let mut roots = Vec::new();
-    for name in &source.packages {
-        roots.push(PackageRoot::new(name, cache.unpacked(name)?));
-    }
+    let dirs = cache.unpacked_all(&source.packages)?;
+    let roots: Vec<PackageRoot> =
+        source.packages.iter().zip(dirs).map(|(name, dir)| PackageRoot::new(name, dir)).collect();
     let init = read_init(source)?;
     build_from(source, &init, &roots).map_err(|error| {
         let hints: Vec<String> = source.packages.iter().map(|name| hint(name, cache)).collect();

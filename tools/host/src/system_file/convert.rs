@@ -2,11 +2,11 @@
 //! it makes a system that can be run is for the rules to say ([`super::rules`]).
 
 use super::diagnostic::{Diagnostics, SystemFileError};
-use super::raw::{RawConsole, RawFile, RawFileEntry, RawImage, RawInitramfs, RawKind, RawPartition};
+use super::raw::{RawConsole, RawFile, RawKind, RawPartition, RawReport};
 use super::size::{Size, human};
 use super::{
-    CMDLINE_MAX, ImageSource, InitramfsSource, InitrdSource, KernelSource, MACHINE_PCPUS_MAX, Machine, PackageFile,
-    PartitionSpans, RESERVED_NAMES, Spans, SystemFile,
+    CMDLINE_MAX, CyclictestReport, MACHINE_PCPUS_MAX, Machine, PartitionSpans, RESERVED_NAMES, Spans, SystemFile,
+    devices,
 };
 use partita_abi::guest;
 use partita_core::system::{
@@ -42,13 +42,13 @@ pub(super) fn convert(text: &str, path: &Path) -> Result<SystemFile, SystemFileE
     }
 }
 
-struct Converter<'t> {
-    dir: &'t Path,
+pub(super) struct Converter<'t> {
+    pub(super) dir: &'t Path,
     diagnostics: Diagnostics<'t>,
 }
 
 impl Converter<'_> {
-    fn add(&mut self, span: Range<usize>, message: impl Into<String>) {
+    pub(super) fn add(&mut self, span: Range<usize>, message: impl Into<String>) {
         self.diagnostics.add(span, message);
     }
 
@@ -76,12 +76,13 @@ impl Converter<'_> {
         let mut config =
             SystemConfig { name, housekeeping, trace: TraceConfig { ring_bytes }, partitions: heapless::Vec::new() };
         let consoles = self.consoles(&raw.partition);
-        let (mut images, mut cmdlines) = (Vec::new(), Vec::new());
+        let (mut images, mut cmdlines, mut test_devices) = (Vec::new(), Vec::new(), Vec::new());
         for (partition, console) in raw.partition.into_iter().zip(consoles) {
             let span = partition.span();
             let partition_spans = spans_of(&partition);
             let partition = partition.into_inner();
-            cmdlines.push(self.cmdline(partition.cmdline.as_ref()));
+            cmdlines.push(self.cmdline(partition.cmdline.as_ref(), CMDLINE_MAX));
+            test_devices.push(devices::test_devices(&partition));
             images.push(self.image(&partition.image)?);
             spans.partitions.push(partition_spans);
             let partition = self.partition(&partition, console);
@@ -90,8 +91,10 @@ impl Converter<'_> {
                 return None;
             }
         }
+        let report = raw.report.as_ref().and_then(|report| self.report(report, &config));
         let machine = self.machine(raw.machine.pcpus.as_ref(), raw.machine.memory, &config);
-        Some(SystemFile { path: path.to_path_buf(), text: text.to_owned(), config, machine, images, cmdlines, spans })
+        let (path, text) = (path.to_path_buf(), text.to_owned());
+        Some(SystemFile { path, text, config, machine, images, cmdlines, test_devices, report, spans })
     }
 
     /// An integer in `range`, or `default` where the key is missing.
@@ -187,7 +190,7 @@ impl Converter<'_> {
         let memory_at = raw.memory_at.as_ref().map(|at| at.get_ref().0);
         let identity = match raw.image.get_ref().kind {
             RawKind::Linux => Identity::Linux,
-            RawKind::Elf | RawKind::Payload => Identity::Partita,
+            RawKind::Elf | RawKind::Multiboot | RawKind::Flat | RawKind::Payload => Identity::Partita,
         };
         Partition {
             name,
@@ -198,132 +201,39 @@ impl Converter<'_> {
             entry: Entry::Pvh { entry: 0, start_info: 0 },
             identity,
             console,
+            io_ports: self.io_ports(raw),
+            mmio: self.mmio(raw),
             expect: raw.expect.into(),
+            on_reboot: raw.on_reboot.into(),
+            is_required: raw.required,
         }
     }
 
-    fn cmdline(&mut self, cmdline: Option<&Spanned<String>>) -> String {
+    fn report(&mut self, raw: &RawReport, config: &SystemConfig) -> Option<CyclictestReport> {
+        let mut number = |name: &Spanned<String>| {
+            let found = config.partitions.iter().position(|partition| partition.name == name.get_ref().as_str());
+            if found.is_none() {
+                let names: Vec<&str> = config.partitions.iter().map(|partition| partition.name.as_str()).collect();
+                let message = format!("there is no partition {:?}; name one of {}", name.get_ref(), names.join(", "));
+                self.add(name.span(), message);
+            }
+            found
+        };
+        let beside = raw.beside.as_ref().and_then(&mut number);
+        Some(CyclictestReport { partition: number(&raw.cyclictest)?, beside })
+    }
+
+    /// A command line of at most `max` bytes.
+    pub(super) fn cmdline(&mut self, cmdline: Option<&Spanned<String>>, max: usize) -> String {
         let Some(cmdline) = cmdline else { return String::new() };
         let text = cmdline.get_ref();
-        if text.len() > CMDLINE_MAX {
-            self.add(cmdline.span(), format!("{} bytes, at most {CMDLINE_MAX}; shorten it", text.len()));
+        if text.len() > max {
+            self.add(cmdline.span(), format!("{} bytes, at most {max}; shorten it", text.len()));
         }
         if text.contains('\0') {
             self.add(cmdline.span(), "a command line cannot contain a NUL character; remove it");
         }
         text.clone()
-    }
-
-    fn image(&mut self, image: &Spanned<RawImage>) -> Option<ImageSource> {
-        let (span, image) = (image.span(), image.get_ref());
-        let (kind, mine): (_, &[&str]) = match image.kind {
-            RawKind::Elf => ("elf", &["path"]),
-            RawKind::Payload => ("payload", &["name"]),
-            RawKind::Linux => ("linux", &["package", "kernel", "initrd", "initramfs"]),
-        };
-        let given = [
-            ("path", image.path.as_ref().map(Spanned::span)),
-            ("name", image.name.as_ref().map(Spanned::span)),
-            ("package", image.package.as_ref().map(Spanned::span)),
-            ("kernel", image.kernel.as_ref().map(Spanned::span)),
-            ("initrd", image.initrd.as_ref().map(Spanned::span)),
-            ("initramfs", image.initramfs.as_ref().map(Spanned::span)),
-        ];
-        for (key, key_span) in given {
-            if let Some(key_span) = key_span
-                && !mine.contains(&key)
-            {
-                let message = format!("an image of kind {kind:?} has no key {key:?}; it takes {}", mine.join(", "));
-                self.add(key_span, message);
-            }
-        }
-        match image.kind {
-            RawKind::Elf => {
-                let Some(path) = &image.path else {
-                    self.add(span, "an image of kind \"elf\" needs its file: add path = \"...\"");
-                    return None;
-                };
-                Some(ImageSource::Elf { path: self.dir.join(path.get_ref()) })
-            }
-            RawKind::Payload => {
-                let Some(name) = &image.name else {
-                    self.add(span, "an image of kind \"payload\" needs the payload's name: add name = \"...\"");
-                    return None;
-                };
-                self.package_name(name, "a payload's name");
-                Some(ImageSource::Payload { name: name.get_ref().clone() })
-            }
-            RawKind::Linux => self.linux(span, image),
-        }
-    }
-
-    fn linux(&mut self, span: Range<usize>, image: &RawImage) -> Option<ImageSource> {
-        let kernel = match (&image.package, &image.kernel) {
-            (Some(package), None) => {
-                self.package_name(package, "a package's name");
-                KernelSource::Package(package.get_ref().clone())
-            }
-            (None, Some(kernel)) => KernelSource::File(self.dir.join(kernel.get_ref())),
-            (Some(package), Some(_)) => {
-                self.add(package.span(), "both \"package\" and \"kernel\" are given; remove one");
-                return None;
-            }
-            (None, None) => {
-                let cure = "add package = \"linux-image-rt-amd64\" or kernel = \"path of a bzImage\"";
-                self.add(span, format!("an image of kind \"linux\" needs a kernel: {cure}"));
-                return None;
-            }
-        };
-        let initrd = match (&image.initrd, &image.initramfs) {
-            (Some(initrd), Some(_)) => {
-                self.add(initrd.span(), "both \"initrd\" and \"initramfs\" are given; remove one");
-                return None;
-            }
-            (Some(initrd), None) => Some(InitrdSource::File(self.dir.join(initrd.get_ref()))),
-            (None, Some(initramfs)) => Some(InitrdSource::Initramfs(self.initramfs(initramfs.get_ref()))),
-            (None, None) => None,
-        };
-        Some(ImageSource::Linux { kernel, initrd })
-    }
-
-    fn initramfs(&mut self, raw: &RawInitramfs) -> InitramfsSource {
-        let mut files = Vec::new();
-        for entry in &raw.files {
-            let (from, to) = match entry.get_ref() {
-                RawFileEntry::Path(path) => (path.clone(), format!("/{}", path.trim_start_matches('/'))),
-                RawFileEntry::Move(entry) => (entry.from.clone(), entry.to.clone()),
-            };
-            let from = from.trim_start_matches('/').to_owned();
-            let parts_fine = |path: &str| path.split('/').all(|part| !part.is_empty() && part != ".." && part != ".");
-            if !parts_fine(&from) {
-                self.add(entry.span(), format!("{from:?} is not a path in a package, such as \"usr/bin/cyclictest\""));
-            }
-            if !to.strip_prefix('/').is_some_and(parts_fine) {
-                self.add(entry.span(), format!("{to:?} is not an absolute path, such as \"/bin/cyclictest\""));
-            }
-            files.push(PackageFile { from, to });
-        }
-        for package in &raw.packages {
-            self.package_name(package, "a package's name");
-        }
-        if !raw.files.is_empty() && raw.packages.is_empty() {
-            self.add(raw.init.span(), "\"files\" are given but no package to take them from; add packages = [\"...\"]");
-        }
-        InitramfsSource {
-            init: self.dir.join(raw.init.get_ref()),
-            packages: raw.packages.iter().map(|package| package.get_ref().clone()).collect(),
-            files,
-        }
-    }
-
-    /// A name that is passed to other programs must not look like an option or a path.
-    fn package_name(&mut self, name: &Spanned<String>, what: &str) {
-        let text = name.get_ref();
-        let fine = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "+-.".contains(c);
-        let first = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
-        if !text.starts_with(first) || !text.chars().all(fine) {
-            self.add(name.span(), format!("{text:?} is not {what}; use lower-case letters, digits, '+', '-' and '.'"));
-        }
     }
 }
 
@@ -350,5 +260,7 @@ fn spans_of(partition: &Spanned<RawPartition>) -> PartitionSpans {
         memory_at: span_of(inner.memory_at.as_ref()),
         image: inner.image.span(),
         console: span_of(inner.console.as_ref()),
+        io_ports: inner.io_ports.first().map(Spanned::span).or(inner.devices.first().map(Spanned::span)),
+        mmio: inner.mmio.first().map(Spanned::span).or(inner.devices.first().map(Spanned::span)),
     }
 }

@@ -5,17 +5,20 @@
 //! reference of its keys.
 
 mod convert;
+mod devices;
 mod diagnostic;
+mod image;
 mod raw;
 mod rules;
 mod size;
 mod spans;
 
+pub use devices::TestDevice;
 pub use diagnostic::{Diagnostic, SystemFileError};
 pub use size::human;
 pub use spans::{Part, Place};
 
-use crate::image::LinkedImage;
+use crate::image::{ElfBoot, FlatMode, FlatPlace, LinkedImage};
 use diagnostic::Diagnostics;
 use partita_core::system::{Expectation, SystemConfig};
 use spans::{PartitionSpans, Spans};
@@ -41,8 +44,21 @@ pub struct SystemFile {
     pub images: Vec<ImageSource>,
     /// The command line of each partition, by partition number.
     pub cmdlines: Vec<String>,
+    /// The emulator's test devices that each partition has, by partition number.
+    pub test_devices: Vec<Vec<TestDevice>>,
+    /// What is reported of a run, if anything.
+    pub report: Option<CyclictestReport>,
     text: String,
     spans: Spans,
+}
+
+/// A report on a run of cyclictest in one partition, and on what another one does meanwhile. By partition number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CyclictestReport {
+    /// Runs cyclictest.
+    pub partition: usize,
+    /// Keeps its own pCPUs busy meanwhile.
+    pub beside: Option<usize>,
 }
 
 /// The emulated machine.
@@ -57,15 +73,37 @@ pub struct Machine {
 /// Where a partition's image comes from. Paths are resolved.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ImageSource {
-    /// A PVH ELF64 file.
+    /// An ELF file.
     Elf {
         /// The file.
         path: PathBuf,
+        /// How it boots; `None` for what the file has.
+        boot: Option<ElfBoot>,
+        /// What is loaded beside it.
+        modules: Vec<ModuleSource>,
+    },
+    /// A multiboot image in a file of any format.
+    Multiboot {
+        /// The file.
+        path: PathBuf,
+        /// What is loaded beside it.
+        modules: Vec<ModuleSource>,
+    },
+    /// A file that is loaded as it is.
+    Flat {
+        /// The file.
+        path: PathBuf,
+        /// Where it goes, and how it begins.
+        place: FlatPlace,
     },
     /// A bare-metal payload of this repository, built when needed.
     Payload {
         /// Its name: the package is `partita-payload-NAME`.
         name: String,
+        /// How it boots.
+        boot: PayloadBoot,
+        /// What is loaded beside it.
+        modules: Vec<ModuleSource>,
     },
     /// A Linux kernel.
     Linux {
@@ -74,6 +112,29 @@ pub enum ImageSource {
         /// Its initial RAM disk, if any.
         initrd: Option<InitrdSource>,
     },
+}
+
+/// How a payload of this repository boots.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PayloadBoot {
+    /// As the ELF file that it is; for multiboot, as the ELF32 file that is made of it.
+    Elf(ElfBoot),
+    /// As the flat image that is made of it.
+    Flat {
+        /// In which mode it begins.
+        mode: FlatMode,
+        /// Where it is loaded; `None` for where it is linked to.
+        at: Option<u64>,
+    },
+}
+
+/// Where a boot module comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ModuleSource {
+    /// The file.
+    pub path: PathBuf,
+    /// Its command line.
+    pub cmdline: String,
 }
 
 /// Where a Linux kernel comes from.
@@ -151,12 +212,9 @@ impl SystemFile {
         Ok(file)
     }
 
-    /// Checks the linked images, by partition number, by the rules that the hypervisor will check them by.
-    ///
-    /// # Errors
-    /// All violations that were found.
-    pub fn check_images(&self, images: &[LinkedImage]) -> Result<(), SystemFileError> {
-        rules::check_images(self, images)
+    /// What the rules that the hypervisor will check, too, find about the linked images, by partition number.
+    pub fn image_problems(&self, images: &[LinkedImage]) -> Vec<(Place, String)> {
+        rules::image_problems(self, images)
     }
 
     /// The file's text, as it was read.
@@ -185,5 +243,9 @@ impl SystemFile {
     }
 }
 
+#[cfg(test)]
+mod device_tests;
+#[cfg(test)]
+mod image_tests;
 #[cfg(test)]
 mod tests;

@@ -14,8 +14,8 @@ pub(super) fn check(file: &SystemFile) -> Result<(), SystemFileError> {
     if found.is_empty() { Ok(()) } else { Err(file.problems(found)) }
 }
 
-/// Checks all rules about the images, by partition number, after they were linked.
-pub(super) fn check_images(file: &SystemFile, images: &[LinkedImage]) -> Result<(), SystemFileError> {
+/// What the rules find about the images, by partition number, after they were linked.
+pub(super) fn image_problems(file: &SystemFile, images: &[LinkedImage]) -> Vec<(Place, String)> {
     let mut config = file.config.clone();
     for (partition, image) in config.partitions.iter_mut().zip(images) {
         partition.entry = image.entry;
@@ -27,7 +27,7 @@ pub(super) fn check_images(file: &SystemFile, images: &[LinkedImage]) -> Result<
     rules::check_images(&config, segments, |violation| {
         found.push((place(file, &violation), violation.to_string()));
     });
-    if found.is_empty() { Ok(()) } else { Err(file.problems(found)) }
+    found
 }
 
 /// Where the value stands that a violation is about; of two that collide, the later one.
@@ -58,6 +58,12 @@ fn place(file: &SystemFile, violation: &Violation<'_>) -> Place {
         Violation::MemoryMisaligned { partition, what: "address", .. }
         | Violation::MemoryOutOfRange { partition, .. }
         | Violation::MemoryOverlap { partitions: [_, partition], .. } => of(partition, Part::MemoryAt),
+        Violation::PortRangeBackward { partition, .. }
+        | Violation::PortOwnedTwice { partitions: [_, partition], .. } => of(partition, Part::IoPorts),
+        Violation::MmioMisaligned { partition, .. }
+        | Violation::MmioOutOfRange { partition, .. }
+        | Violation::MmioOwnedTwice { partitions: [_, partition], .. }
+        | Violation::MmioOverlap { partition, .. } => of(partition, Part::Mmio),
         Violation::MemoryTooSmall { partition, .. }
         | Violation::MemoryTooLarge { partition, .. }
         | Violation::MemoryMisaligned { partition, .. } => of(partition, Part::Memory),

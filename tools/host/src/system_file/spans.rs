@@ -40,6 +40,10 @@ pub enum Part {
     Image,
     /// Its `console`.
     Console,
+    /// Its `io_ports`, or `devices`.
+    IoPorts,
+    /// Its `mmio`.
+    Mmio,
 }
 
 /// Byte ranges of a file's values; `None` where a default is in force.
@@ -64,6 +68,8 @@ pub(super) struct PartitionSpans {
     pub(super) memory_at: Option<Range<usize>>,
     pub(super) image: Range<usize>,
     pub(super) console: Option<Range<usize>>,
+    pub(super) io_ports: Option<Range<usize>>,
+    pub(super) mmio: Option<Range<usize>>,
 }
 
 impl Spans {
@@ -93,6 +99,8 @@ impl PartitionSpans {
             Part::MemoryAt => self.memory_at.clone().unwrap_or_else(|| self.memory.clone()),
             Part::Image => self.image.clone(),
             Part::Console => self.console.clone().unwrap_or_else(|| self.whole.clone()),
+            Part::IoPorts => self.io_ports.clone().unwrap_or_else(|| self.whole.clone()),
+            Part::Mmio => self.mmio.clone().unwrap_or_else(|| self.whole.clone()),
         }
     }
 }

@@ -49,7 +49,7 @@ fn a_good_file_means_what_it_says() {
     assert_eq!((rt0.identity, linux.identity), (Identity::Partita, Identity::Linux));
     // COM2 is named by the second, so the first gets the next free one.
     assert_eq!((rt0.console, linux.console), (Some(SerialPort::Com3), Some(SerialPort::Com2)));
-    assert_eq!(file.images[0], ImageSource::Elf { path: "dir/rt.elf".into() });
+    assert_eq!(file.images[0], ImageSource::Elf { path: "dir/rt.elf".into(), boot: None, modules: Vec::new() });
     let ImageSource::Linux { initrd: Some(InitrdSource::Initramfs(initramfs)), .. } = &file.images[1] else {
         panic!("an initramfs")
     };
@@ -183,8 +183,9 @@ fn linked_images_are_checked_by_the_rules() {
         segments: vec![Segment { gpa, mem_len: 0x1000, data: vec![1] }],
         entry: Entry::Pvh { entry, start_info: 0xE_4000 },
     };
-    assert!(file.check_images(&[image(0x10_0000, 0x10_0000), image(0x10_0000, 0x10_0FFF)]).is_ok());
-    let error = file.check_images(&[image(0x10_0000, 0x10_0000), image(0xE_0000, 0x10_0000)]).unwrap_err().to_string();
+    assert_eq!(file.image_problems(&[image(0x10_0000, 0x10_0000), image(0x10_0000, 0x10_0FFF)]), []);
+    let found = file.image_problems(&[image(0x10_0000, 0x10_0000), image(0xE_0000, 0x10_0000)]);
+    let error = file.problems(found).to_string();
     assert!(
         error.contains("partition[1].image: entry-not-loaded: ") && error.contains("segment-over-acpi: "),
         "{error}"

@@ -4,7 +4,7 @@ use super::load::Trace;
 use super::logs::LogTables;
 use super::merge::{Item, merged};
 use super::text::{columns, event_text, heading, kind_name, log_text, unknown_text};
-use super::{summary, text};
+use super::{Window, around, summary, text};
 use partita_trace::Event;
 use partita_trace::snapshot::{Body, Frame, SlotDamage};
 use std::collections::VecDeque;
@@ -24,6 +24,11 @@ pub struct UnknownKind {
 }
 
 impl KindFilter {
+    /// Its name.
+    pub const fn name(self) -> &'static str {
+        self.0
+    }
+
     /// All names.
     pub fn names() -> impl Iterator<Item = &'static str> {
         Event::KINDS.iter().map(|(_, name)| *name).chain(["log", "unknown"])
@@ -51,6 +56,8 @@ pub struct DecodeOptions {
     pub pcpu: Option<u16>,
     /// Only frames of these kinds; of all if empty.
     pub kinds: Vec<KindFilter>,
+    /// Only frames in this part; behind them it is said which exits and IPIs are in it.
+    pub window: Option<Window>,
 }
 
 impl DecodeOptions {
@@ -58,6 +65,7 @@ impl DecodeOptions {
         let pcpu = || trace.regions.get(region).and_then(|region| region.owner.pcpu(frame.ring));
         let kind = kind_name(&frame.body);
         (self.pcpu.is_none() || self.pcpu == pcpu())
+            && self.window.is_none_or(|window| window.has(frame))
             && (self.kinds.is_empty() || self.kinds.iter().any(|filter| filter.0 == kind))
     }
 }
@@ -86,6 +94,12 @@ impl<'a> Decoder<'a> {
     /// It cannot be written.
     pub fn write(&mut self, out: &mut dyn Write, options: &DecodeOptions) -> io::Result<()> {
         self.write_frames(out, options)?;
+        if let Some(window) = &options.window {
+            let (lines, table) = around::report(self.trace, window);
+            writeln!(out)?;
+            lines.iter().try_for_each(|line| writeln!(out, "{line}"))?;
+            table.iter().try_for_each(|table| writeln!(out, "{}", table.trim_fmt()))?;
+        }
         writeln!(out, "\n{}", summary(self.trace).trim_fmt())?;
         for note in self.trace.notes.iter().chain(self.tables.problems()) {
             writeln!(out, "note: {note}")?;
@@ -106,7 +120,8 @@ impl<'a> Decoder<'a> {
         let trace = self.trace;
         let shown = |item: &Item| match item {
             Item::Frame { region, frame } => options.wants(trace, *region, frame),
-            Item::Gap { .. } => true,
+            // When a gap was is not known; all are told at the end.
+            Item::Gap { .. } => options.window.is_none(),
         };
         let items = merged(trace).filter(shown);
         if let Some(tail) = options.tail {

@@ -4,9 +4,11 @@
 //! - [`merged`]: the frames of all rings, merged by time.
 //! - [`LogTables`]: log frames back to text, each by the ELF file that wrote it.
 //! - [`Decoder`]: frames as lines, and what became of all frames.
+//! - [`Window`]: the part around one moment, and the exits and IPIs in it.
 //! - [`histograms`]: latencies, from the rings and from the histograms that are always on.
 //! - [`chart`]: histograms in a terminal.
 
+mod around;
 pub mod chart;
 mod decode;
 mod format_guard;
@@ -18,6 +20,7 @@ mod smp_legs;
 mod summary;
 mod text;
 
+pub use around::{Extent, Moment, MomentError, Window, WindowCount, counts};
 pub use decode::{DecodeOptions, Decoder, KindFilter, UnknownKind};
 pub use hist::{Bucket, HistFile, LatencySource, Origin, histograms};
 pub use load::{LoadError, Owner, Trace, TraceRegion};

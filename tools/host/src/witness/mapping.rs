@@ -19,7 +19,7 @@ pub(super) fn fits(exit: &VmExit, traced: &TracedExit) -> bool {
         SvmExit::Ioio => {
             let access = IoAccess::from_svm(exit.info1);
             let reason = if access.input { ExitReason::IoIn } else { ExitReason::IoOut };
-            traced.reason == reason && traced.detail16 == access.port && traced.detail == u64::from(access.port)
+            traced.reason == reason && traced.detail16 == access.port
         }
         SvmExit::Vmmcall => traced.reason == ExitReason::Hypercall,
         SvmExit::Nmi => traced.reason == ExitReason::Kick,

@@ -2,7 +2,9 @@
 //! expected text anew.
 
 use crate::common::{GUEST, HYPERVISOR, decoded, defmt_elf, file, region, run_dir};
-use partita_host::trace::{DecodeOptions, KindFilter, Trace, chart, histograms, leg_frames_lines};
+use partita_host::trace::{
+    DecodeOptions, KindFilter, MomentError, Trace, Window, WindowCount, chart, counts, histograms, leg_frames_lines,
+};
 use partita_trace::event::Event;
 use partita_trace::histogram::HistogramId;
 use partita_trace::names::{ExitReason, IcrRefusal, InterruptMode, KickKind, PcpuStateName, PolicyKind, StopCause};
@@ -101,6 +103,44 @@ fn every_kind_of_frame_is_printed() {
     let recorded: std::collections::BTreeSet<u8> = recorded.collect();
     assert!(recorded.into_iter().eq(Event::KINDS.iter().map(|(kind, _)| *kind)), "a kind of event is missing");
     assert_golden("decode.txt", &decoded(dir().path(), &DecodeOptions::default()));
+}
+
+/// The part of the trace around a moment.
+fn window(trace: &Trace, moment: &str, within: &str) -> Result<Window, MomentError> {
+    Window::around(trace, moment.parse()?, within.parse()?)
+}
+
+#[test]
+fn what_is_around_a_moment_is_printed_and_counted() {
+    let dir = dir();
+    let trace = Trace::load(dir.path()).unwrap();
+    // At 2 GHz, 200 ns are 400 ticks.
+    let part = window(&trace, "11_000", "200ns").unwrap();
+    assert_eq!(part, Window { centre: 11_000, from: 10_600, to: 11_400 });
+    assert_golden("around.txt", &decoded(dir.path(), &DecodeOptions { window: Some(part), ..Default::default() }));
+    let exit = WindowCount { pcpu: 2, kind: "exit", reason: "cpuid".into(), count: 1, longest: Some(105) };
+    assert!(counts(&trace, &part).contains(&exit), "{:?}", counts(&trace, &part));
+    let empty = window(&trace, "6us", "50").unwrap();
+    assert_eq!(counts(&trace, &empty), []);
+    let text = decoded(dir.path(), &DecodeOptions { window: Some(empty), ..Default::default() });
+    assert!(text.contains("\nThe hypervisor recorded no exit and no IPI.\n"), "{text}");
+}
+
+#[test]
+fn a_moment_can_be_that_of_a_frame() {
+    let dir = dir();
+    let trace = Trace::load(dir.path()).unwrap();
+    let centre = |moment: &str| window(&trace, moment, "0").map(|window| window.centre);
+    let expected = [("first:exit", 10_700), ("last:exit", 20_000), ("worst:exit", 20_000), ("worst:smp-call", 11_900)];
+    for (moment, time) in expected.into_iter().chain([("first:log", 10_050), ("5us", 10_000), ("worst:sample", 10_450)])
+    {
+        assert_eq!(centre(moment), Ok(time), "{moment}");
+    }
+    assert_eq!(centre("worst:mark"), Err(MomentError::NoDuration("mark")));
+    assert_eq!(centre("first:unknown"), Err(MomentError::NoFrame("unknown")));
+    let mut unknown = trace.clone();
+    unknown.tsc_hz = None;
+    assert_eq!(window(&unknown, "10_000", "1ms"), Err(MomentError::NoFrequency));
 }
 
 #[test]

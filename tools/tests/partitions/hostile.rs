@@ -1,0 +1,152 @@
+//! Guests that attack (`rt-partitions/hostile`), beside a real-time guest that must not notice anything. Each ends in traced
+//! refusals or as a stopped partition. The table of attacks is in docs/hostile-guests.md.
+
+mod lives;
+mod ring;
+mod survivors;
+
+use crate::bystander::{ENOUGH, assert_untouched};
+use crate::system::{Left, load, run_with_commands};
+use partita_host::emulator::Clock;
+use partita_host::outcome::RunOutcome;
+use partita_host::trace::Owner;
+use partita_trace::Event;
+use partita_trace::names::StopCause;
+use partita_trace::snapshot::Body;
+
+/// The attacker's number.
+const HOSTILE: u16 = 1;
+/// Milliseconds before the attack, in which the real-time guest comes to its quiet part; threads of a busy host are slow.
+const fn wait_ms(clock: Clock) -> u64 {
+    match clock {
+        Clock::Icount => 60,
+        Clock::Host => 500,
+    }
+}
+
+/// An attack on a system.
+struct Attack<'a> {
+    clock: Clock,
+    /// Its options, but for the time that it waits.
+    options: &'a str,
+    /// Whether it has two vCPUs.
+    is_pair: bool,
+    /// Its memory.
+    memory: &'a str,
+    /// Each ring of the hypervisor's trace.
+    ring: &'a str,
+    /// Of the run, in seconds.
+    timeout: u64,
+}
+
+impl Attack<'_> {
+    /// One vCPU, by instruction count.
+    const fn new(options: &str) -> Attack<'_> {
+        Attack { clock: Clock::Icount, options, is_pair: false, memory: "2 MiB", ring: "8 MiB", timeout: 600 }
+    }
+
+    const fn pair(options: &str) -> Attack<'_> {
+        Attack { is_pair: true, ..Attack::new(options) }
+    }
+
+    /// Runs it with these commands on the console, before the one that ends the real-time guest, and asserts what holds for
+    /// every attack: the hypervisor comes to its end, and the real-time guest has noticed nothing.
+    fn run(&self, commands: &[&str]) -> Left {
+        let wait = wait_ms(self.clock);
+        let cmdline = format!("{} wait={wait}", self.options);
+        let memory = format!("memory = \"{}\"\nimage = {{ kind = \"payload\", name = \"hostile\"", self.memory);
+        let changes = [
+            ("attack=pages", cmdline.as_str()),
+            ("pcpus = [1]", if self.is_pair { "pcpus = [1, 4]" } else { "pcpus = [1]" }),
+            ("memory = \"2 MiB\"\nimage = { kind = \"payload\", name = \"hostile\"", memory.as_str()),
+            ("ring = \"8 MiB\"", &format!("ring = \"{}\"", self.ring)),
+        ];
+        // The first life begins when the real-time guest is quiet.
+        let wait = pass(wait + 20);
+        let commands: Vec<&str> =
+            wait.iter().map(String::as_str).chain(commands.iter().copied()).chain([ENOUGH]).collect();
+        let left = run_with_commands(&load("hostile.toml", &changes), self.clock, self.timeout, &commands);
+        assert_eq!(left.outcome, RunOutcome::Success, "{}", left.consoles());
+        assert!(!left.console("hostile").contains("WRONG"), "{}", left.consoles());
+        let last = starts(&left).into_iter().chain(stops(&left).iter().map(|stop| stop.tsc)).max().unwrap();
+        assert_untouched(&left, begins(&left), last);
+        left
+    }
+}
+
+/// Longest hold of a pCPU, in milliseconds: a call to it waits no longer than 5 s for its end.
+const HOLD_MAX: u64 = 4000;
+
+/// Commands that pass time: every second one waits for the end of the one before it.
+fn pass(milliseconds: u64) -> Vec<String> {
+    let parts = (0..milliseconds).step_by(HOLD_MAX as usize).map(|passed| HOLD_MAX.min(milliseconds - passed));
+    parts.flat_map(|part| [format!("hold 5 {part}"), "hold 5 1".to_owned()]).collect()
+}
+
+/// Commands as the runs take them.
+fn words(commands: &[String]) -> Vec<&str> {
+    commands.iter().map(String::as_str).collect()
+}
+
+/// Lines of the attacker.
+fn lines(left: &Left) -> Vec<String> {
+    left.console("hostile").lines().map(|line| line.trim_end().to_owned()).collect()
+}
+
+/// When it says that it begins.
+fn begins(left: &Left) -> u64 {
+    let lines = lines(left);
+    let time =
+        lines.iter().find_map(|line| line.split_once(": begins at ")).unwrap_or_else(|| panic!("{}", left.consoles()));
+    time.1.parse().unwrap()
+}
+
+/// The end of a life of the attacker's.
+#[derive(Clone, Copy, Debug)]
+struct Stop {
+    tsc: u64,
+    cause: StopCause,
+    detail: u64,
+}
+
+/// The hypervisor's events; of a ring that an attack filled, the last ones.
+fn events(left: &Left) -> impl Iterator<Item = (u64, Event)> {
+    let hypervisor = left.trace.regions.iter().filter(|region| region.owner == Owner::Hypervisor);
+    let frames = hypervisor.flat_map(|region| &region.dump.rings).flat_map(|ring| ring.frames());
+    frames.filter_map(|frame| if let Body::Event(event) = frame.body { Some((frame.tsc, event)) } else { None })
+}
+
+fn starts(left: &Left) -> Vec<u64> {
+    let is_start = |event: &Event| matches!(event, Event::PartitionStart { partition: HOSTILE, .. });
+    events(left).filter(|(_, event)| is_start(event)).map(|(tsc, _)| tsc).collect()
+}
+
+/// How its lives ended, in their order.
+fn stops(left: &Left) -> Vec<Stop> {
+    let stop = |(tsc, event)| match event {
+        Event::PartitionStop { partition: HOSTILE, cause, detail, .. } => Some(Stop { tsc, cause, detail }),
+        _ => None,
+    };
+    let mut stops: Vec<_> = events(left).filter_map(stop).collect();
+    stops.sort_by_key(|stop| stop.tsc);
+    stops
+}
+
+/// What the hypervisor says of it at the end.
+fn last_word(left: &Left) -> String {
+    let console = left.console("hypervisor");
+    let line = console.lines().rfind(|line| line.starts_with("partita: partition 1 \"hostile\": "));
+    line.unwrap_or_else(|| panic!("{}", left.consoles())).trim_end().to_owned()
+}
+
+/// Accesses and IPIs that the hypervisor refused it.
+fn refused(left: &Left) -> (u64, u64) {
+    let word = last_word(left);
+    numbers(word.split_once("; refused: ").unwrap().1)
+}
+
+/// The first two numbers of a text.
+fn numbers(text: &str) -> (u64, u64) {
+    let mut numbers = text.split(|c: char| !c.is_ascii_digit()).filter_map(|word| word.parse().ok());
+    (numbers.next().unwrap(), numbers.next().unwrap())
+}
