@@ -106,7 +106,7 @@ pub(crate) fn reboot(machine: &Machine) -> Result<(), Error> {
         return Ok(());
     }
     end(machine, "about to reboot", || {
-        if life % 2 == 0 {
+        if life.is_multiple_of(2) {
             write_port(KEYBOARD_COMMAND, KEYBOARD_RESET);
         } else {
             write_port(RESET_PORT, RESET_NOW);
