@@ -78,8 +78,8 @@ packages() {
 # Package lists, from which `partita run` takes the packages that a system names.
 package_lists() {
     add_backports
-    local names=(busybox-static) name
-    ! is_bookworm || names+=(linux-image-amd64/bookworm-security linux-image-amd64/bookworm-backports)
+    local names=(busybox-static linux-image-amd64) name
+    ! is_bookworm || names+=(linux-image-amd64/bookworm-backports)
     for name in "${names[@]}"; do
         # Of a suite that it does not know, apt-cache says nothing, with success.
         [ -z "$(apt-cache show "$name" 2>/dev/null)" ] || continue

@@ -45,13 +45,11 @@ pub(crate) fn assert_untouched(left: &Left, first: u64, last: u64) {
         assert!(between.is_empty(), "pCPU {pcpu}: {between:?}");
         // The histograms count every exit, and each is in the trace: so none came in between either. The guest's end kicks
         // its other pCPU, and the run may be over amid that.
-        for &reason in ExitReason::ALL.iter().filter(|reason| **reason != ExitReason::Kick) {
+        for &reason in ExitReason::ALL {
             let is_it = |event: &Event| matches!(event, Event::Exit { reason: found, .. } if *found == reason);
             let traced = events.iter().filter(|(_, event)| is_it(event)).count() as u64;
-            assert_eq!(left.count(pcpu, HistogramId::Exit(reason)), traced, "pCPU {pcpu}: {reason:?}");
+            let untraced = left.count(pcpu, HistogramId::Exit(reason)).abs_diff(traced);
+            assert!(untraced <= u64::from(reason == ExitReason::Kick), "pCPU {pcpu}: {reason:?}: {untraced}");
         }
     }
-    // The only call to them was the one that ends the guest.
-    let kicks = PCPUS.map(|pcpu| left.count(pcpu, HistogramId::Exit(ExitReason::Kick)));
-    assert!(kicks[0] == 1 && kicks[1] <= 1, "{kicks:?}\n{}", left.consoles());
 }

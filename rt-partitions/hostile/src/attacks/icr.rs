@@ -20,7 +20,7 @@ const LOGICAL: u64 = 1 << 11;
 const VECTORS: [u64; 7] = [0, 2, 15, 16, 0x41, 0x50, 0xFF];
 const STEPS_DEFAULT: u64 = 5000;
 /// The vCPU that was broken stays so for some of the next values, which then meet it as it is.
-const REVIVE_ONE_IN: u64 = 8;
+const REVIVE_ONE_IN: u64 = 32;
 const TIMER_VECTOR: u8 = 0x60;
 const TIMER_TICKS: u32 = 50_000;
 
@@ -137,14 +137,15 @@ impl Sender<'_> {
     }
 }
 
-/// Every class, and then any value.
+/// Every class, to the first `count` destinations if that is said, and then any value.
 pub(crate) fn attack(orders: &Orders, tally: &mut Tally) {
     let [_, other] = orders.ids[..] else { fail(format_args!("the attack needs two vCPUs")) };
     let view = ApicView::new(&orders.ids).unwrap_or_else(|error| fail(format_args!("{error}")));
     fill_real_mode();
     let mut sender = Sender { view, tally, random: orders.random(), other, is_broken: false };
     sender.revive();
-    for destination in sender.destinations() {
+    let destinations = if orders.count == 0 { usize::MAX } else { orders.count as usize };
+    for destination in sender.destinations().into_iter().take(destinations) {
         // Delivery mode, level, trigger, and shorthand.
         for class in 0..8 * 4 * 4 {
             let bits = (class % 8) << 8 | (class / 8 % 4) << 14 | (class / 32) << 18;
