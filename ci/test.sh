@@ -57,5 +57,6 @@ bash ci/setup.sh || { printf '0 passed, 1 failed, 0 skipped\n'; exit 1; }
 . ci/tests.sh
 
 if [ ${#failures[@]} -gt 0 ]; then printf 'failed: %s\n' "${failures[*]}"; fi
+printf 'wall time: %d min %d s\n' $((SECONDS / 60)) $((SECONDS % 60))
 printf '%d passed, %d failed, %d skipped\n' "$passed" "$failed" "$skipped"
 [ "$failed" -eq 0 ] && [ "$passed" -gt 0 ]

@@ -26,6 +26,8 @@ fn every_key_is_in_the_reference() {
         ("system", "[system]\nname = 'x'\nwrong = 1\n"),
         ("machine", "[system]\nname = 'x'\n[machine]\nwrong = 1\n"),
         ("housekeeping", "[system]\nname = 'x'\n[housekeeping]\nwrong = 1\n"),
+        ("run", "[system]\nname = 'x'\n[run]\nwrong = 1\n"),
+        ("report", "[system]\nname = 'x'\n[report]\nwrong = 1\n"),
         ("trace", "[system]\nname = 'x'\n[trace]\nwrong = 1\n"),
         ("partition", "[system]\nname = 'x'\n[[partition]]\nwrong = 1\n"),
         ("image", "[system]\nname = 'x'\n[[partition]]\nimage = { wrong = 1 }\n"),

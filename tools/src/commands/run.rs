@@ -48,10 +48,10 @@ pub(crate) struct Run {
     /// The system file
     #[arg(value_name = "SYSTEM.toml")]
     system: PathBuf,
-    /// Let time pass by instructions, so that two runs are identical (slower)
+    /// Let time pass by instructions, so that two runs are identical (slower); a system file can say so, too
     #[arg(long)]
     icount: bool,
-    /// End the run after this many seconds [default: 120; with --console a day]
+    /// End the run after this many seconds [default: what the system file says, or 120; with --console a day]
     #[arg(long, value_name = "S", value_parser = clap::value_parser!(u64).range(1..=TIMEOUT_MAX))]
     timeout: Option<u64>,
     /// Connect this terminal to the console of a partition, or to the hypervisor's, which lists its commands at `help`
@@ -105,8 +105,8 @@ impl Run {
             None => cargo_build::repository()?.join("target/partita/run").join(system.config.name.as_str()),
         };
         let options = RunOptions {
-            clock: if self.icount { Clock::Icount } else { Clock::Host },
-            timeout: Duration::from_secs(self.timeout()),
+            clock: if self.icount { Clock::Icount } else { system.run.clock },
+            timeout: self.timeout(&system),
             out_dir,
             hypervisor: self.hv.clone(),
             keep_ram: self.keep_ram,
@@ -143,8 +143,11 @@ impl Run {
         Ok(Session { input, terminal, dialogues, shown, witness: self.witness })
     }
 
-    fn timeout(&self) -> u64 {
-        self.timeout.unwrap_or(if self.console.is_some() { TIMEOUT_MAX } else { TIMEOUT })
+    fn timeout(&self, system: &SystemFile) -> Duration {
+        let is_attended = self.console.is_some();
+        let default = if is_attended { TIMEOUT_MAX } else { TIMEOUT };
+        let of_system = system.run.timeout.filter(|_| !is_attended);
+        self.timeout.map(Duration::from_secs).or(of_system).unwrap_or(Duration::from_secs(default))
     }
 }
 

@@ -2,12 +2,13 @@
 //! it makes a system that can be run is for the rules to say ([`super::rules`]).
 
 use super::diagnostic::{Diagnostics, SystemFileError};
-use super::raw::{RawConsole, RawFile, RawKind, RawPartition, RawReport};
+use super::raw::{RawClock, RawConsole, RawFile, RawKind, RawPartition, RawReport, RawRun};
 use super::size::{Size, human};
 use super::{
-    CMDLINE_MAX, CyclictestReport, MACHINE_PCPUS_MAX, Machine, PartitionSpans, RESERVED_NAMES, Spans, SystemFile,
-    devices,
+    CMDLINE_MAX, CyclictestReport, MACHINE_PCPUS_MAX, Machine, PartitionSpans, RESERVED_NAMES, RunDefaults, Spans,
+    SystemFile, devices,
 };
+use crate::emulator::Clock;
 use partita_abi::guest;
 use partita_core::system::{
     Entry, Housekeeping, Identity, NAME_MAX, Name, PARTITION_PCPUS_MAX, PARTITIONS_MAX, Partition, SerialPort,
@@ -15,8 +16,11 @@ use partita_core::system::{
 };
 use std::ops::{Range, RangeInclusive};
 use std::path::Path;
+use std::time::Duration;
 use toml::Spanned;
 
+/// Longest `run.timeout`, in seconds: a day.
+const TIMEOUT_MAX: i64 = 24 * 60 * 60;
 /// Default of `trace.ring`.
 const RING_DEFAULT: u32 = 256 << 10;
 /// Default of `housekeeping.smp_call_deadline_ms`.
@@ -94,7 +98,8 @@ impl Converter<'_> {
         let report = raw.report.as_ref().and_then(|report| self.report(report, &config));
         let machine = self.machine(raw.machine.pcpus.as_ref(), raw.machine.memory, &config);
         let (path, text) = (path.to_path_buf(), text.to_owned());
-        Some(SystemFile { path, text, config, machine, images, cmdlines, test_devices, report, spans })
+        let run = self.run(&raw.run);
+        Some(SystemFile { path, text, config, machine, images, cmdlines, test_devices, report, run, spans })
     }
 
     /// An integer in `range`, or `default` where the key is missing.
@@ -188,10 +193,7 @@ impl Converter<'_> {
         }
         let memory_bytes = raw.memory.get_ref().0;
         let memory_at = raw.memory_at.as_ref().map(|at| at.get_ref().0);
-        let identity = match raw.image.get_ref().kind {
-            RawKind::Linux => Identity::Linux,
-            RawKind::Elf | RawKind::Multiboot | RawKind::Flat | RawKind::Payload => Identity::Partita,
-        };
+        let identity = raw.identity.map_or_else(|| usual_identity(raw.image.get_ref().kind), Identity::from);
         Partition {
             name,
             pcpus,
@@ -207,6 +209,15 @@ impl Converter<'_> {
             on_reboot: raw.on_reboot.into(),
             is_required: raw.required,
         }
+    }
+
+    fn run(&mut self, raw: &RawRun) -> RunDefaults {
+        let clock = match raw.clock {
+            RawClock::Host => Clock::Host,
+            RawClock::Icount => Clock::Icount,
+        };
+        let seconds = raw.timeout.is_some().then(|| self.number(raw.timeout.as_ref(), 0, 1..=TIMEOUT_MAX));
+        RunDefaults { clock, timeout: seconds.map(Duration::from_secs) }
     }
 
     fn report(&mut self, raw: &RawReport, config: &SystemConfig) -> Option<CyclictestReport> {
@@ -234,6 +245,14 @@ impl Converter<'_> {
             self.add(cmdline.span(), "a command line cannot contain a NUL character; remove it");
         }
         text.clone()
+    }
+}
+
+/// The identity of a partition whose system file does not choose one.
+const fn usual_identity(kind: RawKind) -> Identity {
+    match kind {
+        RawKind::Linux => Identity::Linux,
+        RawKind::Elf | RawKind::Multiboot | RawKind::Flat | RawKind::Payload => Identity::Partita,
     }
 }
 

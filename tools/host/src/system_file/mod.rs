@@ -18,11 +18,13 @@ pub use diagnostic::{Diagnostic, SystemFileError};
 pub use size::human;
 pub use spans::{Part, Place};
 
+use crate::emulator::Clock;
 use crate::image::{ElfBoot, FlatMode, FlatPlace, LinkedImage};
 use diagnostic::Diagnostics;
 use partita_core::system::{Expectation, SystemConfig};
 use spans::{PartitionSpans, Spans};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Longest command line of a partition, in bytes.
 pub const CMDLINE_MAX: usize = 2047;
@@ -48,8 +50,19 @@ pub struct SystemFile {
     pub test_devices: Vec<Vec<TestDevice>>,
     /// What is reported of a run, if anything.
     pub report: Option<CyclictestReport>,
+    /// How it is run, if nothing else is said.
+    pub run: RunDefaults,
     text: String,
     spans: Spans,
+}
+
+/// How a system is run, if nothing else is said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RunDefaults {
+    /// How time passes.
+    pub clock: Clock,
+    /// When the run is ended, if the system file says so.
+    pub timeout: Option<Duration>,
 }
 
 /// A report on a run of cyclictest in one partition, and on what another one does meanwhile. By partition number.

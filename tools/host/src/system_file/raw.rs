@@ -2,7 +2,7 @@
 
 use super::size::Size;
 use crate::image::{ElfBoot, FlatMode};
-use partita_core::system::{Expectation, LapicMode, OnReboot, SmpCallMode};
+use partita_core::system::{Expectation, Identity, LapicMode, OnReboot, SmpCallMode};
 use serde::Deserialize;
 use std::ops::Range;
 use toml::Spanned;
@@ -19,7 +19,25 @@ pub(super) struct RawFile {
     pub(super) trace: RawTrace,
     pub(super) report: Option<RawReport>,
     #[serde(default)]
+    pub(super) run: RawRun,
+    #[serde(default)]
     pub(super) partition: Vec<Spanned<RawPartition>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawRun {
+    #[serde(default)]
+    pub(super) clock: RawClock,
+    pub(super) timeout: Option<Spanned<i64>>,
+}
+
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum RawClock {
+    #[default]
+    Host,
+    Icount,
 }
 
 #[derive(Debug, Deserialize)]
@@ -87,6 +105,7 @@ pub(super) struct RawPartition {
     pub(super) memory_at: Option<Spanned<Size>>,
     pub(super) image: Spanned<RawImage>,
     pub(super) cmdline: Option<Spanned<String>>,
+    pub(super) identity: Option<RawIdentity>,
     pub(super) console: Option<Spanned<RawConsole>>,
     #[serde(default)]
     pub(super) io_ports: Vec<Spanned<RawPorts>>,
@@ -99,6 +118,23 @@ pub(super) struct RawPartition {
     pub(super) on_reboot: RawOnReboot,
     #[serde(default = "yes")]
     pub(super) required: bool,
+}
+
+/// What the hypervisor tells the guest that it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum RawIdentity {
+    Partita,
+    Linux,
+}
+
+impl From<RawIdentity> for Identity {
+    fn from(raw: RawIdentity) -> Self {
+        match raw {
+            RawIdentity::Partita => Self::Partita,
+            RawIdentity::Linux => Self::Linux,
+        }
+    }
 }
 
 const fn yes() -> bool {

@@ -211,3 +211,19 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_system_says_how_it_is_run() {
+    let run = |table: &str| parse(&format!("{GOOD}{table}")).map(|file| (file.run.clock, file.run.timeout));
+    assert_eq!(run(""), Ok((Clock::Host, None)));
+    assert_eq!(run("[run]\nclock = 'host'\n"), Ok((Clock::Host, None)));
+    assert_eq!(run("[run]\nclock = 'icount'\ntimeout = 300\n"), Ok((Clock::Icount, Some(Duration::from_secs(300)))));
+    for (table, expected) in [
+        ("[run]\ntimeout = 0\n", "0 is out of range; write 1 to 86400"),
+        ("[run]\ntimeout = 86401\n", "86401 is out of range"),
+        ("[run]\nclock = 'sun'\n", "unknown variant `sun`, expected `host` or `icount`"),
+    ] {
+        let error = run(table).unwrap_err();
+        assert!(error.contains(expected), "{error}");
+    }
+}
