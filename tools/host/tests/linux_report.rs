@@ -1,6 +1,6 @@
 //! The report on cyclictest, of a run that never was.
 
-use partita_host::measure::{Report, cyclictest_report};
+use partita_host::measure::{LateExit, Report, cyclictest_report};
 use partita_host::system_file::SystemFile;
 use partita_trace::Event;
 use partita_trace::file::{Section, TraceFile};
@@ -58,7 +58,9 @@ fn good() -> Vec<Frame> {
         mark(3, 10_000, 0xC1),
         mark(1, 11_000, 0xE0),
         mark(2, 15_000, 0xC2),
-        // One while the worst wake-up was late, and one soon behind it on another pCPU.
+        // Two while the worst wake-up was late, one of them on the other pCPU; one soon behind it, and one soon before it.
+        (2, 20_900, exit(ExitReason::IcrWrite, 0, 0xFD)),
+        (2, 20_990, exit(ExitReason::IcrWrite, 0, 0xFD)),
         (3, 20_992, exit(ExitReason::IcrWrite, 0, 0xFD)),
         (2, 21_500, exit(ExitReason::IcrWrite, 0, 0xFD)),
         mark(2, 25_000, 0xC3),
@@ -103,13 +105,17 @@ fn a_report_has_figures_exits_and_the_worst_wake_up() {
     let report = report(&good(), CONSOLE).unwrap();
     let [alone, beside] = report.measurements.as_slice() else { panic!("{report}") };
     assert_eq!((report.relation.offset_ns, report.relation.error_ns), (1_000_000, 10_000));
-    assert_eq!((alone.exits[&ExitReason::Cpuid], beside.exits[&ExitReason::IcrWrite]), (1, 2));
+    assert_eq!((alone.exits[&ExitReason::Cpuid], beside.exits[&ExitReason::IcrWrite]), (1, 4));
     assert!(!alone.exits.contains_key(&ExitReason::IoOut), "the marks are not counted");
     assert_eq!((alone.forbidden_exits(), beside.forbidden_exits()), (0, 0));
     let (worst, calm) = (beside.worst.as_ref().unwrap(), alone.worst.as_ref().unwrap());
     // 20 ms of the guest's clock are 21 ms of the time-stamp counter.
-    assert_eq!((worst.tsc, worst.exits_while_late), (42_000_000, (1, 150)));
-    assert_eq!((calm.tsc, calm.exits_while_late), (12_000_000, (0, 0)));
+    let late = |pcpu, us: u64| LateExit { pcpu, reason: ExitReason::IcrWrite, tsc: 2000 * us, ns: 150 };
+    assert_eq!((worst.tsc, worst.pcpu, worst.exits_ns()), (42_000_000, 3, 300));
+    // The IPI of the other vCPU can be why it was late.
+    assert_eq!(worst.exits_while_late, [late(2, 20_990), late(3, 20_992)]);
+    assert_eq!((calm.tsc, calm.pcpu, calm.exits_ns()), (12_000_000, 2, 0));
+    assert_eq!(calm.exits_while_late, []);
     let text = report.to_string();
     let row = |head: &str| -> Vec<&str> {
         let line = text.lines().find(|line| line.split_whitespace().next() == Some(head));
@@ -120,7 +126,10 @@ fn a_report_has_figures_exits_and_the_worst_wake_up() {
     assert_eq!(row("max"), ["6", "3", "7", "14"]);
     assert_eq!(row("interrupt"), ["0", "0"]);
     assert!(text.contains("--around 42000000 --within 1ms"), "{text}");
-    assert!(text.contains("pCPU 2: 1 exit icr") && text.contains("pCPU 3: 1 exit icr"), "{text}");
+    assert!(text.contains("pCPU 2: 3 exit icr") && text.contains("pCPU 3: 1 exit icr"), "{text}");
+    assert!(text.contains("None of the pCPUs of rt left the guest meanwhile"), "{text}");
+    assert!(text.contains("pCPU 2: icr at 41980000 ticks, 150 ns"), "{text}");
+    assert!(text.contains("on all pCPUs of rt, took at most 300 ns"), "{text}");
     assert!(text.contains("6 us while the neighbour idles, 14 us while it works") && text.contains("icount"), "{text}");
 }
 

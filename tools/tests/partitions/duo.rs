@@ -15,6 +15,8 @@ use std::time::Duration;
 const ALONE_MAX: u64 = 50;
 /// While it works: the emulator has five pCPUs to run, in slices that a tick of the metronome cuts to 5 us.
 const BESIDE_MAX: u64 = 100;
+/// How many wake-ups, a millisecond each, the thread that cyclictest starts last may have missed: 16 beside a neighbour at work.
+const STARTED_LATER: u64 = 25;
 /// What the long form has in place of what the system file says.
 const LONG: [(&str, &str); 2] =
     [("loops=500 begin=3 again=5", "loops=10000 begin=3 again=16"), ("work=4 seconds=2", "work=14 seconds=14")];
@@ -54,8 +56,8 @@ fn a_real_time_linux_does_not_notice_a_busy_one() {
         assert_eq!(measurement.forbidden_exits(), 0, "{report}");
         let figures = &measurement.figures;
         assert_eq!(figures.threads(), 2, "{report}");
-        // The last of its threads ends cyclictest; what the other one has by then counts.
-        assert!(figures.total.iter().all(|total| *total >= loops / 2), "{report}");
+        // The first thread that is done ends cyclictest; what the other one has by then counts.
+        assert!(figures.total.iter().all(|total| *total + STARTED_LATER >= loops), "{report}");
         assert!(figures.total.iter().any(|total| *total + 5 >= loops), "{report}");
         assert!(figures.overflows.iter().all(|late| *late == 0), "{report}");
         let worst = measurement.worst.as_ref().expect("a wake-up takes more than a microsecond");

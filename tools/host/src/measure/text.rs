@@ -1,6 +1,6 @@
 //! The report as text.
 
-use super::{AROUND_MS, Measurement, Report, latest};
+use super::{AROUND_MS, Measurement, Report, Worst, latest};
 use crate::run_info::ClockName;
 use crate::trace::{DecodeOptions, Decoder, Extent, Moment, Trace, Window, counts};
 use std::collections::BTreeSet;
@@ -124,16 +124,16 @@ impl Report {
                 writeln!(f, "\nNo wake-up {title} was later than a microsecond.")?;
                 continue;
             };
-            let (exits, took) = worst.exits_while_late;
             writeln!(
                 f,
-                "\nThe worst wake-up {title}: {} us late, vCPU {}, at {} ticks (to within {} ns).\n\
-                 Its pCPU left the guest {exits} times meanwhile, to within that, for {took} ns in all.",
+                "\nThe worst wake-up {title}: {} us late, vCPU {} on pCPU {}, at {} ticks (to within {} ns).",
                 worst.wake_up.late_us,
                 worst.wake_up.thread,
+                worst.pcpu,
                 worst.tsc,
                 self.relation.error_ns + 1000,
             )?;
+            self.write_late_exits(f, worst)?;
         }
         let Some(worst) = latest(&self.measurements) else { return Ok(()) };
         writeln!(f, "\nWithin {AROUND_MS} ms of the last of these:\n{}", self.around.trim_end())?;
@@ -141,22 +141,36 @@ impl Report {
         writeln!(f, "More: cargo partita trace decode {dir} --around {} --within {AROUND_MS}ms", worst.tsc)
     }
 
+    fn write_late_exits(&self, f: &mut Formatter<'_>, worst: &Worst) -> fmt::Result {
+        let name = &self.partition;
+        if worst.exits_while_late.is_empty() {
+            return writeln!(f, "None of the pCPUs of {name} left the guest meanwhile, to within that.");
+        }
+        writeln!(f, "Exits on all pCPUs of {name} meanwhile, to within that: {} ns in all.", worst.exits_ns())?;
+        for exit in &worst.exits_while_late {
+            let reason = exit.reason.name();
+            writeln!(f, "  pCPU {}: {reason} at {} ticks, {} ns", exit.pcpu, exit.tsc, exit.ns)?;
+        }
+        Ok(())
+    }
+
     /// What the neighbour adds, and whose it is.
     fn write_difference(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let [alone, beside] = self.measurements.as_slice() else { return Ok(()) };
         let (idle, busy) = (alone.figures.longest(), beside.figures.longest());
         writeln!(f, "\nThe longest latency: {idle} us while the neighbour idles, {busy} us while it works.")?;
-        let took = beside.worst.as_ref().map_or(0, |worst| worst.exits_while_late.1);
+        let name = &self.partition;
+        let took = beside.worst.as_ref().map_or(0, Worst::exits_ns);
         match self.clock {
             Some(ClockName::Icount) => writeln!(
                 f,
-                "Of that, the hypervisor's exits took at most {took} ns. The rest is the guest's own path, and the emulator's: under \
+                "Of that, the hypervisor's exits, on all pCPUs of {name}, took at most {took} ns. The rest is the guest's own path, and the emulator's: under \
                  icount one clock\ncounts the instructions of all pCPUs, which run one after the other, so that a pCPU is \
                  late by the slices of the others."
             ),
             _ => writeln!(
                 f,
-                "Of that, the hypervisor's exits took at most {took} ns. The rest is the guest's own path, and the host's: without \
+                "Of that, the hypervisor's exits, on all pCPUs of {name}, took at most {took} ns. The rest is the guest's own path, and the host's: without \
                  --icount the\nemulator's threads wait for the host's CPUs."
             ),
         }

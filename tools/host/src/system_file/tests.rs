@@ -39,6 +39,19 @@ fn parse(text: &str) -> Result<SystemFile, String> {
 }
 
 #[test]
+fn an_identity_is_the_kinds_unless_it_is_chosen() {
+    let identities = |first: &str, second: &str| -> Result<[Identity; 2], String> {
+        let text = GOOD.replacen("expect", &format!("{first}expect"), 1);
+        let text = text.replacen("expect = \"run\"", &format!("{second}expect = \"run\""), 1);
+        parse(&text).map(|file| [0, 1].map(|index| file.config.partitions[index].identity))
+    };
+    let (linux, partita) = ("identity = \"linux\"\n", "identity = \"partita\"\n");
+    assert_eq!(identities("", ""), Ok([Identity::Partita, Identity::Linux]));
+    assert_eq!(identities(linux, partita), Ok([Identity::Linux, Identity::Partita]));
+    assert!(identities("identity = \"vmware\"\n", "").unwrap_err().contains("vmware"));
+}
+
+#[test]
 fn a_good_file_means_what_it_says() {
     let file = parse(GOOD).unwrap();
     assert_eq!(file.machine, Machine { pcpus: 4, memory: None });
