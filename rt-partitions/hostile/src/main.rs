@@ -91,6 +91,11 @@ impl Orders {
         print(format_args!("hostile: {}: life {}: {what}\n", self.name, self.life));
     }
 
+    /// Says how many tries there were of each kind, in the line before the last.
+    pub(crate) fn count(&self, what: Arguments<'_>) {
+        print(format_args!("hostile: {}: of these: {what}\n", self.name));
+    }
+
     /// Ends the partition, and tells what was counted.
     pub(crate) fn finish(&self, tally: &Tally) -> ! {
         print(format_args!("hostile: {}: seed {}: {tally}\n", self.name, self.seed));

@@ -16,24 +16,33 @@ const CLAIMS: usize = 9;
 /// Its marks, around the part in which it does not leave the guest.
 const BEGIN_MARK: u32 = 300;
 const END_MARK: u32 = 301;
+/// How late the latest tick of each CPU's timer was, in ticks of the time-stamp counter.
+const LATENESS_MARK: u32 = 302;
 
-/// When it made a mark.
-fn marked(left: &Left, wanted: u32) -> u64 {
+/// A mark of its: when, and the values of both CPUs.
+fn marked(left: &Left, wanted: u32) -> (u64, [u64; 2]) {
     let is_quiet = |owner: &Owner| matches!(owner, Owner::Partition { number: 0, .. });
     let regions = left.trace.regions.iter().filter(|region| is_quiet(&region.owner));
     let frames = regions.flat_map(|region| region.dump.rings.iter()).flat_map(|ring| ring.frames());
     let mut times = frames.filter_map(|frame| match frame.body {
-        Body::Event(Event::Mark { id, .. }) if id == wanted => Some(frame.tsc),
+        Body::Event(Event::Mark { id, first, second }) if id == wanted => Some((frame.tsc, [first, second])),
         _ => None,
     });
     times.next().unwrap_or_else(|| panic!("no mark {wanted}\n{}", left.consoles()))
+}
+
+/// How many rounds both its CPUs made in its quiet part, in a million ticks.
+pub(crate) fn rounds(left: &Left) -> f64 {
+    let [(from, before), (to, after)] = [BEGIN_MARK, END_MARK].map(|mark| marked(left, mark));
+    (after.iter().sum::<u64>() - before.iter().sum::<u64>()) as f64 / (to - from) as f64 * 1e6
 }
 
 /// Asserts that its claims hold, and that from `first` to `last` it was measuring and nothing came to its pCPUs: no exit, no
 /// record, no call.
 pub(crate) fn assert_untouched(left: &Left, first: u64, last: u64) {
     left.assert_claims("quiet", CLAIMS);
-    let (begin, end) = (marked(left, BEGIN_MARK), marked(left, END_MARK));
+    let ((begin, _), (end, _)) = (marked(left, BEGIN_MARK), marked(left, END_MARK));
+    println!("the real-time guest's timers: latest by {:?} ticks", marked(left, LATENESS_MARK).1);
     assert!(
         begin < first && first <= last && last < end,
         "the guest is quiet from {begin} to {end}, which is not all from {first} to {last}\n{}",
@@ -45,11 +54,16 @@ pub(crate) fn assert_untouched(left: &Left, first: u64, last: u64) {
         assert!(between.is_empty(), "pCPU {pcpu}: {between:?}");
         // The histograms count every exit, and each is in the trace: so none came in between either. The guest's end kicks
         // its other pCPU, and the run may be over amid that.
+        let is_sibling = pcpu != PCPUS[0];
         for &reason in ExitReason::ALL {
             let is_it = |event: &Event| matches!(event, Event::Exit { reason: found, .. } if *found == reason);
             let traced = events.iter().filter(|(_, event)| is_it(event)).count() as u64;
             let untraced = left.count(pcpu, HistogramId::Exit(reason)).abs_diff(traced);
-            assert!(untraced <= u64::from(reason == ExitReason::Kick), "pCPU {pcpu}: {reason:?}: {untraced}");
+            let most = u64::from(is_sibling && reason == ExitReason::Kick);
+            assert!(untraced <= most, "pCPU {pcpu}: {reason:?}: {untraced}");
         }
     }
+    // The only call to them was the one that ends the guest.
+    let kicks = PCPUS.map(|pcpu| left.count(pcpu, HistogramId::Exit(ExitReason::Kick)));
+    assert!(kicks[0] == 1 && kicks[1] <= 1, "{kicks:?}\n{}", left.consoles());
 }

@@ -17,7 +17,12 @@ use crate::tally::Tally;
 
 const SELF_IPI: u32 = 0x83F;
 const LOGICAL: u64 = 1 << 11;
-const VECTORS: [u64; 7] = [0, 2, 15, 16, 0x41, 0x50, 0xFF];
+/// The real-time guest's own among them, 0x50 and 0x51: the second it counts exactly.
+const VECTORS: [u64; 8] = [0, 2, 15, 16, 0x41, 0x50, 0x51, 0xFF];
+/// A command that is right but for the bits below, to which the upper half gives a destination.
+const FIXED: u64 = 1 << 14 | 0x51;
+/// Bits of a command's lower half that have no meaning (SDM vol. 3, "x2APIC mode ICR").
+const RESERVED_BITS: [u32; 16] = [12, 13, 16, 17, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31];
 const STEPS_DEFAULT: u64 = 5000;
 /// The vCPU that was broken stays so for some of the next values, which then meet it as it is.
 const REVIVE_ONE_IN: u64 = 32;
@@ -75,14 +80,18 @@ struct Sender<'a> {
     random: Random,
     other: u32,
     is_broken: bool,
+    /// INITs to itself, which are left out: they would be the end of the attack, which the shutdowns show.
+    left_out: u64,
 }
 
 impl Sender<'_> {
     fn send(&mut self, value: u64) {
         let action = filter(&self.view, 0, value);
         let expected = match action {
-            // It would be the end of the attack, which the shutdowns show.
-            IcrAction::Init { targets } if targets.contains(0) => return,
+            IcrAction::Init { targets } if targets.contains(0) => {
+                self.left_out += 1;
+                return;
+            }
             IcrAction::Init { .. } | IcrAction::Sipi { .. } => {
                 self.is_broken = true;
                 NOTHING
@@ -142,18 +151,23 @@ pub(crate) fn attack(orders: &Orders, tally: &mut Tally) {
     let [_, other] = orders.ids[..] else { fail(format_args!("the attack needs two vCPUs")) };
     let view = ApicView::new(&orders.ids).unwrap_or_else(|error| fail(format_args!("{error}")));
     fill_real_mode();
-    let mut sender = Sender { view, tally, random: orders.random(), other, is_broken: false };
+    let mut sender = Sender { view, tally, random: orders.random(), other, is_broken: false, left_out: 0 };
     sender.revive();
     let destinations = if orders.count == 0 { usize::MAX } else { orders.count as usize };
     for destination in sender.destinations().into_iter().take(destinations) {
-        // Delivery mode, level, trigger, and shorthand.
-        for class in 0..8 * 4 * 4 {
-            let bits = (class % 8) << 8 | (class / 8 % 4) << 14 | (class / 32) << 18;
-            let logical = if sender.random.below(2) == 0 { LOGICAL } else { 0 };
-            let vector = sender.random.one_of(&VECTORS);
-            sender.send(destination << 32 | bits | logical | vector);
+        for mode in [0, LOGICAL] {
+            // Delivery mode, level, trigger, and shorthand.
+            for class in 0..8 * 4 * 4 {
+                let bits = (class % 8) << 8 | (class / 8 % 4) << 14 | (class / 32) << 18;
+                let vector = sender.random.one_of(&VECTORS);
+                sender.send(destination << 32 | bits | mode | vector);
+            }
+            for bit in RESERVED_BITS {
+                sender.send(destination << 32 | FIXED | mode | 1 << bit);
+            }
         }
     }
+    let classes = (sender.tally.tries, sender.left_out);
     for _ in 0..orders.steps_or(STEPS_DEFAULT) {
         let destination = sender.destinations();
         let value = match sender.random.below(4) {
@@ -163,6 +177,12 @@ pub(crate) fn attack(orders: &Orders, tally: &mut Tally) {
         };
         sender.send(value);
     }
+    let ((tries, left_out), all) = (classes, sender.tally.tries);
+    orders.count(format_args!(
+        "{tries} of classes, {left_out} left out, {} of any values, {} left out",
+        all - tries,
+        sender.left_out - left_out
+    ));
     // Both are themselves again.
     sender.revive();
     let before = guard().interrupts();

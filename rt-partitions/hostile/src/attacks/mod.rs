@@ -1,6 +1,7 @@
 //! The attacks, one file each.
 
 mod apic_mode;
+mod calm;
 mod hypercalls;
 mod icr;
 mod instructions;
@@ -20,7 +21,7 @@ use crate::tally::Tally;
 /// An attack. It returns if it is over, or its partition is stopped in the middle of it.
 pub(crate) type Attack = fn(&Orders, &mut Tally);
 
-const COUNT: usize = 13;
+const COUNT: usize = 14;
 /// The names of the attacks.
 pub(crate) const NAMES: &[&str; COUNT] = &[
     "pages",
@@ -36,6 +37,7 @@ pub(crate) const NAMES: &[&str; COUNT] = &[
     "hypercalls",
     "ring",
     "storm",
+    "calm",
 ];
 /// In the order of [`NAMES`].
 pub(crate) const ATTACKS: &[Attack; COUNT] = &[
@@ -52,6 +54,7 @@ pub(crate) const ATTACKS: &[Attack; COUNT] = &[
     hypercalls::attack,
     ring::attack,
     storm::attack,
+    calm::attack,
 ];
 /// Kinds of the attacks that have some.
 pub(crate) const KINDS: &[&str] = &["all", "header", "rings"];

@@ -74,12 +74,24 @@ fn read(tally: &mut Tally, msr: u32) -> u64 {
     found.unwrap_or(0)
 }
 
-fn write(tally: &mut Tally, msr: u32, value: u64, old: u64) {
+/// Tries of each kind.
+#[derive(Default)]
+struct Counts {
+    reads: u64,
+    writes: u64,
+    /// Writes that would stop the partition.
+    left_out: u64,
+    icr: u64,
+}
+
+fn write(tally: &mut Tally, counts: &mut Counts, msr: u32, value: u64, old: u64) {
     let rule = MsrPolicy::new(true).write(msr);
     let expected = expected(msr, value, old);
     if expected.is_none() && rule != MsrWrite::Pass {
+        counts.left_out += 1;
         return;
     }
+    counts.writes += 1;
     let caught = gates::write_msr(msr, value);
     tally.tries += 1;
     tally.faults += u64::from(caught != NOTHING);
@@ -95,36 +107,44 @@ fn write(tally: &mut Tally, msr: u32, value: u64, old: u64) {
     }
 }
 
-fn both(tally: &mut Tally, random: &mut Random, msr: u32) {
+fn both(tally: &mut Tally, counts: &mut Counts, random: &mut Random, msr: u32) {
     let old = read(tally, msr);
+    counts.reads += 1;
     if MsrPolicy::new(true).write(msr) == MsrWrite::Icr {
         let caught = gates::write_msr(msr, SMI);
         tally.check(caught == NOTHING, format_args!("an SMI by the ICR gave exception {caught}"));
         tally.tries += 1;
         tally.ipis += 1;
+        counts.icr += 1;
         return;
     }
     for value in [random.next(), random.any(), 0, u64::MAX, old ^ 1 << random.below(64)] {
-        write(tally, msr, value, old);
+        write(tally, counts, msr, value, old);
     }
     // What it can write it writes back: the attack goes on with it.
-    write(tally, msr, old, old);
+    write(tally, counts, msr, old, old);
 }
 
 /// All that the permission map knows, and any others. Interrupts stay off: self-IPIs of any vector are among it.
 pub(crate) fn attack(orders: &Orders, tally: &mut Tally) {
     let mut random = orders.random();
+    let (mut listed, mut others) = (Counts::default(), Counts::default());
     for msr in RANGES.into_iter().flatten() {
-        // By instruction count an emulator aborts at it unless it is trapped, which the guest test shows.
+        // By instruction count an emulator aborts at it unless it is trapped.
         if msr != TIMER_COUNT_MSR {
-            both(tally, &mut random, msr);
+            both(tally, &mut listed, &mut random, msr);
         }
     }
     let is_known = |msr: u32| RANGES.iter().any(|range| range.contains(&msr));
     for _ in 0..orders.steps_or(ANY_DEFAULT) {
         let msr = random.any() as u32;
         if !is_known(msr) {
-            both(tally, &mut random, msr);
+            both(tally, &mut others, &mut random, msr);
         }
     }
+    let Counts { reads, writes, left_out, icr } = listed;
+    orders.count(format_args!(
+        "{reads} reads, {writes} writes, {left_out} left out, {icr} by the ICR; of others: {} reads, {} writes",
+        others.reads, others.writes
+    ));
 }

@@ -20,7 +20,8 @@ use crate::tally::Tally;
 const BURST: u64 = 64;
 const STEPS_DEFAULT: u64 = 1000;
 const SMI: u64 = 1 << 14 | 2 << 8;
-const FIXED: u64 = 1 << 14 | 0x50;
+/// A vector of which the real-time guest counts each interrupt.
+const FIXED: u64 = 1 << 14 | 0x51;
 const MCG_STATUS: u32 = 0x17A;
 const ABSENT: u32 = 0xC001_0114;
 const UNOWNED: u16 = 0x1234;

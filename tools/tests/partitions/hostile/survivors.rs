@@ -1,10 +1,20 @@
 //! Attacks that the attacker survives: it counts what it was refused, and the hypervisor counts the same.
 
 use super::{Attack, last_word, lines, numbers, pass, refused, stops, words};
+use crate::bystander::rounds;
 use crate::system::{Left, is_long};
 use partita_host::emulator::Clock;
+use partita_host::trace::Owner;
+use partita_trace::Event;
 use partita_trace::histogram::HistogramId;
 use partita_trace::names::{ExitReason, StopCause};
+use partita_trace::snapshot::Body;
+
+/// The attacker's pCPUs.
+const PCPUS: [u16; 2] = [1, 4];
+/// Registers of the ranges that SVM's permission map knows, but for the timer's count, and ports.
+const MSRS: u64 = 3 * 0x2000 - 1;
+const PORTS: u64 = 1 << 16;
 
 /// What the attacker's last line says.
 struct Said {
@@ -33,25 +43,69 @@ fn run(attack: &Attack<'_>, milliseconds: u64) -> (Left, Said) {
     (left, said)
 }
 
-/// The same, with an exact count on both sides.
-fn run_exactly(attack: &Attack<'_>, milliseconds: u64) -> Left {
+/// What the attacker says before its last line: how many tries there were of each kind.
+fn of_these<const KINDS: usize>(left: &Left) -> [u64; KINDS] {
+    let lines = lines(left);
+    let line = lines.iter().find_map(|line| line.split_once(": of these: "));
+    let (_, kinds) = line.unwrap_or_else(|| panic!("{}", left.consoles()));
+    let words = kinds.split(|c: char| !c.is_ascii_digit()).filter_map(|word| word.parse().ok());
+    words.collect::<Vec<u64>>().try_into().unwrap()
+}
+
+/// Refused accesses and IPIs that the trace of the attacker's pCPUs keeps, and frames that it does not.
+fn traced(left: &Left) -> (u64, u64, u64) {
+    let hypervisor = left.trace.regions.iter().filter(|region| region.owner == Owner::Hypervisor);
+    let rings = hypervisor.flat_map(|region| &region.dump.rings).filter(|ring| PCPUS.contains(&ring.ring));
+    let (mut accesses, mut ipis, mut overwritten) = (0, 0, 0);
+    for ring in rings {
+        overwritten += ring.summary().0.overwritten;
+        for frame in ring.frames() {
+            match frame.body {
+                Body::Event(Event::PolicyRefused { .. }) => accesses += 1,
+                Body::Event(Event::IcrRefused { .. }) => ipis += 1,
+                _ => {}
+            }
+        }
+    }
+    (accesses, ipis, overwritten)
+}
+
+/// The same, with an exact count on both sides, and in the trace if its rings kept all; if not, nothing is missing that was
+/// not overwritten.
+fn run_exactly(attack: &Attack<'_>, milliseconds: u64) -> (Left, Said) {
     let (left, said) = run(attack, milliseconds);
     assert!(said.tries > 0);
     assert_eq!(refused(&left), (said.accesses, said.ipis), "{}", left.consoles());
-    left
+    let (accesses, ipis, overwritten) = traced(&left);
+    println!("traced: {accesses} accesses, {ipis} IPIs; {overwritten} frames overwritten");
+    if overwritten == 0 {
+        assert_eq!((accesses, ipis), (said.accesses, said.ipis));
+    } else {
+        assert!(accesses <= said.accesses && ipis <= said.ipis, "{accesses} {ipis}");
+        assert!(accesses + ipis + overwritten >= said.accesses + said.ipis, "{accesses} {ipis} {overwritten}");
+    }
+    (left, said)
 }
 
 fn exits(left: &Left, reason: ExitReason) -> u64 {
-    [1, 4].iter().map(|pcpu| left.count(*pcpu, HistogramId::Exit(reason))).sum()
+    PCPUS.iter().map(|pcpu| left.count(*pcpu, HistogramId::Exit(reason))).sum()
 }
 
 #[test]
 #[ignore = "boots an emulator"]
 fn every_msr_is_read_and_written() {
     let steps = if is_long() { 100_000 } else { 2000 };
-    let left = run_exactly(&Attack::new(&format!("attack=msrs seed=1 steps={steps}")), 600 + steps / 25);
-    let reads = exits(&left, ExitReason::MsrRead);
-    assert!(reads > 3 * 0x2000 - 100, "{reads} reads of registers");
+    let (left, said) = run_exactly(&Attack::new(&format!("attack=msrs seed=1 steps={steps}")), 600 + steps / 25);
+    let [reads, writes, left_out, icr, other_reads, other_writes] = of_these(&left);
+    // Each is read, and has six values; of the ICR's own there is one. What would stop the partition is left out, which only
+    // some values of APIC_BASE would.
+    assert_eq!((reads, writes + left_out, icr), (MSRS, 6 * (MSRS - 1), 1));
+    assert!(left_out < 6, "{left_out}");
+    assert!(other_reads > steps / 2 && other_writes == 6 * other_reads, "{other_reads} {other_writes}");
+    assert_eq!(said.tries, reads + writes + icr + other_reads + other_writes);
+    // What is refused is an exit, and some registers that are not.
+    let (reads, writes) = (exits(&left, ExitReason::MsrRead), exits(&left, ExitReason::MsrWrite));
+    assert!(reads + writes >= said.accesses, "{reads} {writes}");
 }
 
 #[test]
@@ -59,57 +113,88 @@ fn every_msr_is_read_and_written() {
 fn every_port_is_read_and_written() {
     // String forms at every so many ports.
     let stride = if is_long() { 1 } else { 64 };
-    let left = run_exactly(&Attack::new(&format!("attack=ports seed=1 steps={stride}")), 1500 + 4000 / stride);
-    let (reads, writes) = (exits(&left, ExitReason::IoIn), exits(&left, ExitReason::IoOut));
-    assert!(reads >= 3 * 65_500 && writes >= 3 * 65_500, "{reads} reads, {writes} writes");
+    let (left, said) = run_exactly(&Attack::new(&format!("attack=ports seed=1 steps={stride}")), 2000 + 4000 / stride);
+    let [reads, writes, left_out, strings] = of_these(&left);
+    assert_eq!((reads, writes + left_out), (3 * PORTS, 3 * PORTS));
+    // Of its own console's ports eight by the byte, seven by words, five by double words; the port that finishes by each
+    // width; and by one random value at most the three ways to power off and to reset.
+    assert!((20 + 3..=20 + 3 + 3).contains(&left_out), "{left_out}");
+    // Those that begin before its console's ports, and reach one, are refused as all others.
+    let device_ports = 0x1100 + 0x10;
+    let others = (0..PORTS).filter(|port| *port >= 0x1100 && !(0x4000..0x4010).contains(port));
+    let ports = device_ports + others.filter(|port| port % stride == 1 % stride).count() as u64;
+    assert_eq!(strings, 12 * (ports - 8));
+    assert_eq!(said.tries, reads + writes + strings);
+    let (ins, outs) = (exits(&left, ExitReason::IoIn), exits(&left, ExitReason::IoOut));
+    // But for its own console, each is an exit.
+    assert!(ins >= reads - 20 && outs >= writes, "{ins} {outs}");
+    assert!(ins + outs >= reads - 20 + writes + strings, "{ins} {outs}");
 }
 
 #[test]
 #[ignore = "boots an emulator"]
 fn local_vectors_have_no_forbidden_mode() {
     let steps = if is_long() { 200_000 } else { 10_000 };
-    run_exactly(&Attack::new(&format!("attack=lvt seed=1 steps={steps}")), 300 + steps / 20);
+    let (_, said) = run_exactly(&Attack::new(&format!("attack=lvt seed=1 steps={steps}")), 300 + steps / 20);
+    // Switched on and off, each entry with each of its flags.
+    assert_eq!(said.tries, 2 * 6 * 512 + steps);
 }
 
 #[test]
 #[ignore = "boots an emulator"]
 fn no_hypercall_does_harm() {
     let steps = if is_long() { 1_000_000 } else { 30_000 };
-    let left = run_exactly(&Attack::new(&format!("attack=hypercalls seed=1 steps={steps}")), 200 + steps / 100);
-    assert!(exits(&left, ExitReason::Hypercall) > steps / 2);
+    let (left, said) = run_exactly(&Attack::new(&format!("attack=hypercalls seed=1 steps={steps}")), 200 + steps / 100);
+    // But for the call that ends the partition, which chance chooses now and then.
+    assert!((steps * 99 / 100..=steps).contains(&said.tries), "{}", said.tries);
+    assert!(exits(&left, ExitReason::Hypercall) >= said.tries);
 }
 
 #[test]
 #[ignore = "boots an emulator"]
 fn no_privileged_instruction_gets_through() {
     let steps = if is_long() { 1000 } else { 20 };
-    run_exactly(&Attack::new(&format!("attack=instructions seed=1 steps={steps}")), 100 + steps * 4);
+    /// In the list; all INT n but the NMI's; bits of CR4; far calls and jumps; general detection, and VMRUN in 32-bit code.
+    const EACH: u64 = 99 + 255 + 17 + 8 * 2 + 2;
+    let (left, said) = run_exactly(&Attack::new(&format!("attack=instructions seed=1 steps={steps}")), 100 + steps * 4);
+    assert_eq!(said.tries, EACH * steps);
+    // 14 in the list, and one in 32-bit code.
+    assert!(exits(&left, ExitReason::VirtInstruction) >= 15 * steps);
 }
 
-fn every_class_of_ipi(clock: Clock, options: &str, milliseconds: u64) {
-    let options = format!("attack=icr seed=1 {options}");
-    run_exactly(&Attack { clock, ..Attack::pair(&options) }, milliseconds);
+/// To so many destinations, and then so many of any values.
+fn every_class_of_ipi(clock: Clock, destinations: u64, steps: u64, milliseconds: u64) {
+    let options = format!("attack=icr seed=1 count={destinations} steps={steps}");
+    let (left, said) = run_exactly(&Attack { clock, ..Attack::pair(&options) }, milliseconds);
+    let [classes, left_out, any, any_left_out] = of_these(&left);
+    println!("{classes} classes, {left_out} left out; {any} values, {any_left_out} left out");
+    // Physical and logical: modes, levels, triggers and shorthands, and each reserved bit.
+    assert_eq!(classes + left_out, destinations * 2 * (8 * 4 * 4 + 16));
+    assert_eq!((any + any_left_out, said.tries), (steps, classes + any));
+    // INIT to itself, which few destinations name.
+    assert!(left_out <= destinations * 2, "{left_out}");
 }
 
 #[test]
 #[ignore = "boots an emulator"]
 fn no_ipi_reaches_another_by_instruction_count() {
     let steps = if is_long() { 30_000 } else { 2000 };
-    every_class_of_ipi(Clock::Icount, &format!("steps={steps}"), 1000 + steps / 2);
+    every_class_of_ipi(Clock::Icount, 20, steps, 3000 + steps / 2);
 }
 
-/// To the first destinations only, both of its vCPUs among them: where the host has fewer cores than the machine, each start of
-/// a vCPU waits for its thread.
+/// In the short form to the first destinations only, both of its vCPUs among them: where the host has fewer cores than the
+/// machine, each start of a vCPU waits for its thread.
 #[test]
 #[ignore = "boots an emulator"]
 fn no_ipi_reaches_another_by_threads() {
-    every_class_of_ipi(Clock::Host, "count=5 steps=100", 12_000);
+    let (destinations, steps, milliseconds) = if is_long() { (20, 1000, 120_000) } else { (5, 100, 24_000) };
+    every_class_of_ipi(Clock::Host, destinations, steps, milliseconds);
 }
 
 fn storm(clock: Clock, steps: u64, milliseconds: u64) {
     let steps = if is_long() { 5000 } else { steps };
     let options = format!("attack=storm seed=1 steps={steps}");
-    let left = run_exactly(
+    let (left, said) = run_exactly(
         &Attack { clock, ..Attack::pair(&options) },
         if is_long() { 40 * milliseconds } else { milliseconds },
     );
@@ -121,9 +206,18 @@ fn storm(clock: Clock, steps: u64, milliseconds: u64) {
         ExitReason::IoOut,
         ExitReason::Hypercall,
         ExitReason::IcrWrite,
+        ExitReason::VirtInstruction,
     ];
+    // Bursts of 64 on each vCPU.
+    assert_eq!(said.tries, 2 * 64 * steps);
+    let of_all = ExitReason::ALL.iter().map(|reason| (*reason, exits(&left, *reason))).filter(|(_, count)| *count > 0);
+    println!("exits: {:?}", of_all.collect::<Vec<_>>());
     for kind in kinds {
         assert!(exits(&left, kind) > 100, "{kind:?}: {}", exits(&left, kind));
+    }
+    // NMIs of a burst may become one.
+    for kind in [ExitReason::Kick, ExitReason::NmiReturn] {
+        assert!(exits(&left, kind) > 0, "{kind:?}");
     }
 }
 
@@ -137,4 +231,18 @@ fn a_storm_of_exits_is_not_noticed_by_instruction_count() {
 #[ignore = "boots an emulator"]
 fn a_storm_of_exits_is_not_noticed_by_threads() {
     storm(Clock::Host, 200, 5000);
+}
+
+/// How much a storm leaves of the real-time guest's speed: its rounds beside it, and beside an attacker that computes. By
+/// instruction count each vCPU has its share of all instructions.
+#[test]
+#[ignore = "boots an emulator"]
+fn a_storm_of_exits_slows_nobody_by_instruction_count() {
+    let [storm, calm] = ["attack=storm steps=1000000000", "attack=calm"].map(|options| {
+        let mut commands = pass(if is_long() { 3000 } else { 300 });
+        commands.push("stop hostile".to_owned());
+        rounds(&Attack::pair(options).run(&words(&commands)))
+    });
+    println!("rounds of the real-time guest in a million ticks: {storm:.3} beside a storm, {calm:.3} beside none");
+    assert!(storm > 0.95 * calm, "{storm} {calm}");
 }
