@@ -70,8 +70,9 @@ fn a_real_time_linux_does_not_notice_a_busy_one() {
     for part in ["vCPU 1", "while neighbour works", "Within 1 ms of the last of these", "trace decode", "icount"] {
         assert!(text.contains(part), "{text}");
     }
-    // The neighbour's own log says that it worked.
+    // The neighbour's own log says that it worked. In the long form the run is over before it says so: there its marks in the
+    // trace say it, without which there is no report.
     let neighbour = console("neighbour.log");
-    assert!(neighbour.contains("report: stress-ng: info:"), "{neighbour}");
+    assert!(is_long() || neighbour.contains("report: stress-ng: info:"), "{neighbour}");
     assert!(Trace::load(&options.out_dir).unwrap().is_whole());
 }
