@@ -63,12 +63,12 @@ pub(crate) fn assert_untouched(left: &Left, first: u64, last: u64) {
             assert!(untraced <= most, "pCPU {pcpu}: {reason:?}: {untraced}");
         }
     }
-    // Until its second mark the only call was the one that ends it, to its first pCPU. Behind that its pCPUs kick each other
-    // down.
+    // Between its marks the only call was the one that ends it, to its first pCPU. Before and behind, its pCPUs kick each
+    // other, when one starts and when it ends.
     let is_kick = |event: &Event| matches!(event, Event::Exit { reason: ExitReason::Kick, .. });
     let kicks = PCPUS.map(|pcpu| {
         let events = left.events(pcpu);
-        events.iter().filter(|(tsc, event)| *tsc < end && is_kick(event)).count()
+        events.iter().filter(|(tsc, event)| (begin..end).contains(tsc) && is_kick(event)).count()
     });
     assert_eq!(kicks, [1, 0], "{}", left.consoles());
 }

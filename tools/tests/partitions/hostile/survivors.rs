@@ -187,7 +187,7 @@ fn no_ipi_reaches_another_by_instruction_count() {
 #[test]
 #[ignore = "boots an emulator"]
 fn no_ipi_reaches_another_by_threads() {
-    let (destinations, steps, milliseconds) = if is_long() { (20, 1000, 120_000) } else { (5, 100, 24_000) };
+    let (destinations, steps, milliseconds) = if is_long() { (20, 1000, 120_000) } else { (3, 20, 24_000) };
     every_class_of_ipi(Clock::Host, destinations, steps, milliseconds);
 }
 
