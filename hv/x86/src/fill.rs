@@ -9,8 +9,8 @@ use crate::partition::Partition;
 const STEP: usize = 64 << 10;
 
 impl Partition {
-    /// Clears the memory and copies segments, ACPI tables and what is at the reset vector in, in steps, with `between` after each. `false` if something
-    /// does not fit.
+    /// Clears the memory and copies segments, ACPI tables and what is at the reset vector in, in steps, with `between` after
+    /// each. `false` if something does not fit.
     ///
     /// # Safety
     /// The memory is mapped, for writing, in the partition's window, and nobody else uses it meanwhile.
