@@ -49,6 +49,14 @@ pub(crate) fn cr3() -> u64 {
     cr3
 }
 
+/// The fourth control register.
+pub(crate) fn cr4() -> u64 {
+    let cr4: u64;
+    // SAFETY: reads a register.
+    unsafe { asm!("mov {}, cr4", out(reg) cr4, options(nomem, nostack, preserves_flags)) };
+    cr4
+}
+
 /// Starts the second vCPU, whatever it does, and waits until it begins its job.
 pub(crate) fn start_other(apic_id: u32, job: fn() -> !) {
     JOB.store(job as *mut (), Ordering::Release);

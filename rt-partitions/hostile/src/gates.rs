@@ -17,6 +17,8 @@ use crate::tables::{KERNEL_CODE, Pointer};
 pub(crate) const DB: u64 = 1;
 /// Vector of NMIs.
 pub(crate) const NMI: u64 = 2;
+/// Vector of INT3, by which code of any privilege can come back.
+pub(crate) const BACK: u64 = 3;
 /// Vector of #UD.
 pub(crate) const UD: u64 = 6;
 /// Vector of #GP.
@@ -29,8 +31,10 @@ const VECTORS: usize = 256;
 const STUB_LEN: usize = 16;
 /// CPUs are told apart by the low bits of their APIC IDs.
 const IDS: usize = 16;
-/// Present, privilege level 0, 64-bit interrupt gate.
-const INTERRUPT_GATE: u64 = 0x8E00;
+/// Present, privilege level 0, interrupt gate of 64 bits, or of 32 in legacy mode.
+pub(crate) const INTERRUPT_GATE: u64 = 0x8E00;
+/// Privilege level 3, beside it.
+pub(crate) const FOR_USERS: u64 = 0x6000;
 
 /// Where a CPU goes on after an exception, and what it has had.
 #[derive(Debug)]
@@ -184,7 +188,8 @@ pub(crate) fn fill() {
     for (vector, [low, high]) in TABLE.iter().enumerate() {
         let handler = &raw const hostile_stubs as u64 + (vector * STUB_LEN) as u64;
         let stack: u64 = if vector as u64 == NMI { 2 } else { 1 };
-        let attributes = u64::from(KERNEL_CODE) << 16 | stack << 32 | INTERRUPT_GATE << 32;
+        let users = if vector as u64 == BACK { FOR_USERS } else { 0 };
+        let attributes = u64::from(KERNEL_CODE) << 16 | stack << 32 | (INTERRUPT_GATE | users) << 32;
         low.store(handler & 0xFFFF | attributes | (handler >> 16 & 0xFFFF) << 48, Ordering::Relaxed);
         high.store(handler >> 32, Ordering::Relaxed);
     }

@@ -13,6 +13,7 @@
 mod attacks;
 mod console;
 mod cpus;
+mod excursion;
 mod gates;
 mod random;
 mod tables;

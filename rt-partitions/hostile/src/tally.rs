@@ -1,6 +1,7 @@
 //! What an attack tried and what came of it, for its last line.
 
 use core::fmt::{self, Arguments};
+use core::sync::atomic::{AtomicU64, Ordering};
 
 use crate::console::print;
 
@@ -47,5 +48,44 @@ impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { tries, faults, accesses, ipis, wrong } = self;
         write!(f, "{tries} tries, {faults} faults, refused {accesses} accesses, {ipis} IPIs, {wrong} wrong")
+    }
+}
+
+/// Counts of another CPU: added once, when it is done.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    /// Tries, faults, accesses, IPIs, wrong answers.
+    counts: [AtomicU64; 5],
+    is_done: AtomicU64,
+}
+
+impl Shared {
+    /// None yet.
+    pub(crate) const fn new() -> Self {
+        Self { counts: [const { AtomicU64::new(0) }; 5], is_done: AtomicU64::new(0) }
+    }
+
+    /// Publishes what this CPU counted.
+    pub(crate) fn publish(&self, tally: &Tally) {
+        let Tally { tries, faults, accesses, ipis, wrong } = *tally;
+        for (place, count) in self.counts.iter().zip([tries, faults, accesses, ipis, wrong]) {
+            place.store(count, Ordering::Relaxed);
+        }
+        self.is_done.store(1, Ordering::Release);
+    }
+
+    /// Whether it did.
+    pub(crate) fn is_done(&self) -> bool {
+        self.is_done.load(Ordering::Acquire) != 0
+    }
+
+    /// Adds it to the counts of this CPU.
+    pub(crate) fn add_to(&self, tally: &mut Tally) {
+        let [tries, faults, accesses, ipis, wrong] = self.counts.each_ref().map(|count| count.load(Ordering::Relaxed));
+        tally.tries += tries;
+        tally.faults += faults;
+        tally.accesses += accesses;
+        tally.ipis += ipis;
+        tally.wrong += wrong;
     }
 }

@@ -2,7 +2,9 @@
 //! refusals or as a stopped partition. The table of attacks is in docs/hostile-guests.md.
 
 mod lives;
+mod modes;
 mod ring;
+mod seeds;
 mod survivors;
 
 use crate::bystander::{ENOUGH, assert_untouched};
@@ -13,6 +15,7 @@ use partita_host::trace::Owner;
 use partita_trace::Event;
 use partita_trace::names::StopCause;
 use partita_trace::snapshot::Body;
+use std::env::VarError;
 
 /// The attacker's number.
 const HOSTILE: u16 = 1;
@@ -24,28 +27,44 @@ const fn wait_ms(clock: Clock) -> u64 {
     }
 }
 
+/// What all that is random in the attacks begins with, and in which the runs of a test differ: 1, or what `PARTITA_SEED` says.
+fn seed() -> u64 {
+    const NAME: &str = "PARTITA_SEED";
+    match std::env::var(NAME) {
+        Ok(text) => {
+            text.parse().unwrap_or_else(|error| panic!("{NAME} is {text:?}, not a number from 0 to 2^64 - 1: {error}"))
+        }
+        Err(VarError::NotPresent) => 1,
+        Err(error) => panic!("{NAME}: {error}"),
+    }
+}
+
 /// An attack on a system.
 struct Attack<'a> {
     clock: Clock,
-    /// Its options, but for the time that it waits.
+    /// Its options, but for its seed and the time that it waits.
     options: &'a str,
+    seed: u64,
     /// Whether it has two vCPUs.
     is_pair: bool,
     /// Its memory.
     memory: &'a str,
     /// Each ring of the hypervisor's trace.
     ring: &'a str,
+    /// What becomes of it when it reboots.
+    on_reboot: &'a str,
     /// Of the run, in seconds.
     timeout: u64,
 }
 
 impl Attack<'_> {
     /// One vCPU, by instruction count.
-    const fn new(options: &str) -> Attack<'_> {
-        Attack { clock: Clock::Icount, options, is_pair: false, memory: "2 MiB", ring: "8 MiB", timeout: 600 }
+    fn new(options: &str) -> Attack<'_> {
+        let (clock, memory, ring, on_reboot) = (Clock::Icount, "2 MiB", "8 MiB", "end");
+        Attack { clock, options, seed: seed(), is_pair: false, memory, ring, on_reboot, timeout: 600 }
     }
 
-    const fn pair(options: &str) -> Attack<'_> {
+    fn pair(options: &str) -> Attack<'_> {
         Attack { is_pair: true, ..Attack::new(options) }
     }
 
@@ -53,13 +72,14 @@ impl Attack<'_> {
     /// every attack: the hypervisor comes to its end, and the real-time guest has noticed nothing.
     fn run(&self, commands: &[&str]) -> Left {
         let wait = wait_ms(self.clock);
-        let cmdline = format!("{} wait={wait}", self.options);
+        let cmdline = format!("{} seed={} wait={wait}", self.options, self.seed);
         let memory = format!("memory = \"{}\"\nimage = {{ kind = \"payload\", name = \"hostile\"", self.memory);
         let changes = [
             ("attack=pages", cmdline.as_str()),
             ("pcpus = [1]", if self.is_pair { "pcpus = [1, 4]" } else { "pcpus = [1]" }),
             ("memory = \"2 MiB\"\nimage = { kind = \"payload\", name = \"hostile\"", memory.as_str()),
             ("ring = \"8 MiB\"", &format!("ring = \"{}\"", self.ring)),
+            ("on_reboot = \"end\"", &format!("on_reboot = \"{}\"", self.on_reboot)),
         ];
         // The first life begins when the real-time guest is quiet.
         let wait = pass(wait + 20);

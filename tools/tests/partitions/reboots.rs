@@ -1,12 +1,11 @@
 //! A guest that powers itself off, or reboots: its partition ends well, or starts again, and the other notices nothing.
 
-use crate::system::{Left, load, run, run_with_commands};
+use crate::system::{Left, clocks, load, run, run_with_commands};
 use partita_host::emulator::Clock;
 use partita_host::outcome::RunOutcome;
 use partita_trace::Event;
 use partita_trace::names::StopCause;
 
-const CLOCKS: [Clock; 2] = [Clock::Icount, Clock::Host];
 const HOUSEKEEPING: u16 = 0;
 const GUEST: u16 = 2;
 const SURVIVOR_CLAIMS: usize = 4;
@@ -47,7 +46,7 @@ fn has_line(left: &Left, line: &str) -> bool {
 #[test]
 #[ignore = "boots an emulator"]
 fn a_power_off_is_a_success() {
-    for clock in CLOCKS {
+    for clock in clocks() {
         let left = run(&guest("power_off", &[]), clock, 60);
         assert_eq!(left.outcome, RunOutcome::Success, "{}", left.consoles());
         left.assert_claims("survivor", SURVIVOR_CLAIMS);
@@ -60,7 +59,7 @@ fn a_power_off_is_a_success() {
 #[test]
 #[ignore = "boots an emulator"]
 fn a_reboot_starts_its_partition_again() {
-    for clock in CLOCKS {
+    for clock in clocks() {
         let left = run(&guest("reboot", &[]), clock, 60);
         let consoles = left.consoles();
         assert_eq!(left.outcome, RunOutcome::Success, "{consoles}");
@@ -102,7 +101,7 @@ fn a_guest_that_reboots_for_ever_waits_longer_and_longer() {
 #[test]
 #[ignore = "boots an emulator"]
 fn a_guest_that_reboots_for_ever_can_be_stopped() {
-    for clock in CLOCKS {
+    for clock in clocks() {
         let commands = ["stop guest", "stop guest", "start guest", "stop guest", "quit"];
         let left = run_with_commands(&guest("reboot_for_ever", &[FREE]), clock, 60, &commands);
         let consoles = left.consoles();

@@ -19,10 +19,36 @@ const ALL_ONES: u64 = u64::MAX;
 /// Where q35 and its firmware have their devices, but for the PCI windows: the string forms are tried at each.
 const DEVICE_PORTS: [Range<u16>; 2] = [0..0x1100, 0x4000..0x4010];
 
-/// What the policy says about an access to a port that is not the console's.
-const fn decide<const SIZE: usize>(port: u16, input: bool, value: u64) -> PortDecision {
-    let access = IoAccess { port, size: SIZE as u8, input, string: false, rep: false };
+/// What the policy says about an access of so many bytes to a port that is not the console's.
+const fn decide(size: u8, port: u16, input: bool, value: u64) -> PortDecision {
+    let access = IoAccess { port, size, input, string: false, rep: false };
     PortPolicy::new(None, Identity::Partita).decide(access, value as u32)
+}
+
+/// Whether an access of so many bytes reaches nothing but the own console.
+pub(super) fn is_own(console: Option<u16>, port: u16, size: u8) -> bool {
+    let first = console.unwrap_or(0);
+    console.is_some() && port >= first && u32::from(port) + u32::from(size) <= u32::from(first + SERIAL_LEN)
+}
+
+/// RAX behind an IN of so many bytes, and whether that is counted as refused; `None` for the clock's.
+pub(super) const fn input_gives(size: u8, port: u16, before: u64) -> Option<(u64, bool)> {
+    let decision = decide(size, port, true, 0);
+    if matches!(decision, PortDecision::CmosRead) {
+        return None;
+    }
+    let ones = ALL_ONES >> (64 - size as u32 * 8);
+    let input = if matches!(decision, PortDecision::Zero) { 0 } else { ones };
+    let rax = if size == 4 { input } else { before & !ones | input };
+    Some((rax, matches!(decision, PortDecision::Refuse)))
+}
+
+/// Whether an OUT is counted as refused; `None` if it would end the partition.
+pub(super) const fn output_gives(size: u8, port: u16, value: u64) -> Option<bool> {
+    match decide(size, port, false, value) {
+        PortDecision::Finish | PortDecision::PowerOff | PortDecision::Reset => None,
+        decision => Some(matches!(decision, PortDecision::Refuse)),
+    }
 }
 
 macro_rules! forms {
@@ -44,13 +70,7 @@ struct Ports {
 }
 
 impl Ports {
-    /// Whether an access reaches nothing but the own console.
-    fn is_own(&self, port: u16, size: usize) -> bool {
-        let first = self.console.unwrap_or(0);
-        self.console.is_some() && port >= first && u32::from(port) + size as u32 <= u32::from(first + SERIAL_LEN)
-    }
-
-    fn input<const SIZE: usize>(&mut self, tally: &mut Tally, port: u16) {
+    fn input<const SIZE: u8>(&mut self, tally: &mut Tally, port: u16) {
         let found: u64;
         let caught = match SIZE {
             1 => attempt!(["in al, dx"], in("dx") port, inout("rax") PATTERN => found),
@@ -59,28 +79,24 @@ impl Ports {
         };
         tally.tries += 1;
         self.reads += 1;
-        let decision = decide::<SIZE>(port, true, 0);
-        if self.is_own(port, SIZE) || decision == PortDecision::CmosRead {
+        if is_own(self.console, port, SIZE) {
             return;
         }
-        let ones = ALL_ONES >> (64 - SIZE * 8);
-        let input = if decision == PortDecision::Zero { 0 } else { ones };
-        let expected = if SIZE == 4 { input } else { PATTERN & !ones | input };
-        tally.accesses += u64::from(decision == PortDecision::Refuse);
+        let Some((expected, is_refused)) = input_gives(SIZE, port, PATTERN) else { return };
+        tally.accesses += u64::from(is_refused);
         tally.check(
             caught == NOTHING && found == expected,
             format_args!("IN of {SIZE} bytes at {port:#x} gave {found:#x}, exception {caught}"),
         );
     }
 
-    fn output<const SIZE: usize>(&mut self, tally: &mut Tally, port: u16, value: u64) {
-        let decision = decide::<SIZE>(port, false, value);
+    fn output<const SIZE: u8>(&mut self, tally: &mut Tally, port: u16, value: u64) {
         // What ends the partition is left out.
-        let ends = matches!(decision, PortDecision::Finish | PortDecision::PowerOff | PortDecision::Reset);
-        if self.is_own(port, SIZE) || ends {
+        let gives = output_gives(SIZE, port, value).filter(|_| !is_own(self.console, port, SIZE));
+        let Some(is_refused) = gives else {
             self.left_out += 1;
             return;
-        }
+        };
         let caught = match SIZE {
             1 => attempt!(["out dx, al"], in("dx") port, in("rax") value),
             2 => attempt!(["out dx, ax"], in("dx") port, in("rax") value),
@@ -88,13 +104,13 @@ impl Ports {
         };
         tally.tries += 1;
         self.writes += 1;
-        tally.accesses += u64::from(decision == PortDecision::Refuse);
+        tally.accesses += u64::from(is_refused);
         tally.check(caught == NOTHING, format_args!("OUT of {SIZE} bytes at {port:#x}: exception {caught}"));
     }
 
     /// String forms are refused at every port but its own.
     fn strings(&mut self, tally: &mut Tally, port: u16, value: u64) {
-        if (1..=4).any(|size| self.is_own(port, size)) {
+        if (1..=4).any(|size| is_own(self.console, port, size)) {
             return;
         }
         let mut buffer = [UNTOUCHED; BUFFER_LEN];

@@ -6,7 +6,7 @@ use core::arch::{asm, global_asm};
 use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use partita_x86_bare::{apic, rdtsc, relax};
+use partita_x86_bare::apic;
 
 use crate::Orders;
 use crate::console::fail;
@@ -23,12 +23,12 @@ const TAIL: u64 = 64;
 /// Steps with the same bytes, begun at different places.
 const STEPS_PER_FILL: u64 = 32;
 /// Steps between two lines that say how far it came.
-const STEPS_PER_LINE: u64 = 50;
+const STEPS_PER_LINE: u64 = 25;
 const REGISTERS: usize = 16;
 const TIMER_VECTOR: u8 = 0x60;
-/// How long code may run with interrupts on, and without any end: in ticks of timer and time-stamp counter.
-const TIMER_TICKS: u32 = 50_000;
-const PATIENCE: u64 = 500_000;
+/// How long code may run with interrupts on, and without any end, in ticks of the timer.
+const TIMER_TICKS: u32 = 20_000;
+const PATIENCE: u32 = 100_000;
 const LARGE_PAGE: u64 = 2 << 20;
 const CR0: u64 = 0x8001_0011;
 const CR4: u64 = 1 << 5 | 0b11 << 9 | 1 << 18;
@@ -93,20 +93,21 @@ unsafe extern "C" {
     fn hostile_run(guard: *const Guard, registers: *const u64);
 }
 
-/// What vCPU 1 does: an NMI to vCPU 0 when that does not get on.
+/// What vCPU 1 does: an NMI to vCPU 0 when that does not get on. It sleeps in between, so that its thread has its turn as soon
+/// as it wakes.
 fn watch() -> ! {
-    let (mut seen, mut since) = (u64::MAX, rdtsc());
+    let mut seen = u64::MAX;
+    // SAFETY: the vector has its handler.
+    unsafe { apic::timer_periodic(TIMER_VECTOR, PATIENCE) };
     loop {
+        // SAFETY: every vector has its handler, and the timer's comes.
+        unsafe { asm!("sti", "hlt", "cli", options(nostack)) };
         let step = STEP.load(Ordering::Relaxed);
-        let now = rdtsc();
-        if step != seen {
-            (seen, since) = (step, now);
-        } else if now.wrapping_sub(since) > PATIENCE {
+        if step == seen {
             // SAFETY: vCPU 0 has a handler for NMIs, unless its own code took it away.
             unsafe { apic::send_nmi(TARGET.load(Ordering::Relaxed) as u32) };
-            since = now;
         }
-        relax();
+        seen = step;
     }
 }
 
@@ -140,13 +141,27 @@ fn recover(root: u64) {
     apic::enable();
 }
 
+/// The first byte of a MOV to a segment register.
+const MOV_TO_SEGMENT: u8 = 0x8E;
+
 /// Whether these bytes can end QEMU 10.0.2. It aborts if a guest takes an exception without a task state segment, as LTR
 /// (`0F 00`) leaves it there, and a MOV to a segment register that does not exist (`8E /6` and `/7`); and if one is delivered
 /// over a data breakpoint (`0F 23`).
 const fn ends_the_emulator(first: u8, second: u8) -> bool {
     match first {
         0x0F => matches!(second, 0x00 | 0x23),
-        0x8E => second & 0x30 == 0x30,
+        MOV_TO_SEGMENT => second & 0x30 == 0x30,
+        _ => false,
+    }
+}
+
+/// Whether a REX.R is in front of the next byte, by this one and whether there was one in front of it. It has no meaning for a
+/// MOV to a segment register; QEMU 10.0.2 takes it for another bit of the register's number, and writes behind its segment
+/// registers: over its A20 mask among others, so that the machine resets. It also keeps it behind legacy prefixes.
+const fn has_rex_r(had: bool, byte: u8) -> bool {
+    match byte {
+        0x40..=0x4F => had || byte & 4 != 0,
+        0x26 | 0x2E | 0x36 | 0x3E | 0x64..=0x67 | 0xF0 | 0xF2 | 0xF3 => had,
         _ => false,
     }
 }
@@ -156,12 +171,12 @@ fn fill(random: &mut Random, bytes: &mut [u8]) {
     for (byte, random) in bytes.chunks_mut(8).flat_map(|chunk| chunk.iter_mut().zip(random.next().to_le_bytes())) {
         *byte = random;
     }
-    let mut before = 0;
+    let (mut before, mut rex_r) = (0, false);
     for byte in bytes {
-        if ends_the_emulator(before, *byte) {
+        if ends_the_emulator(before, *byte) || rex_r && *byte == MOV_TO_SEGMENT {
             *byte = 0x0B;
         }
-        before = *byte;
+        (before, rex_r) = (*byte, has_rex_r(rex_r, *byte));
     }
 }
 

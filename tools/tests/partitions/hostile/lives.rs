@@ -1,6 +1,7 @@
 //! Attacks that stop the attacker's partition: a try in each life, and the console restarts it.
 
-use super::{Attack, Stop, last_word, lines, pass, stops, words};
+use super::survivors::traced;
+use super::{Attack, Stop, last_word, lines, pass, seed, starts, stops, words};
 use crate::system::{Left, is_long};
 use partita_host::emulator::Clock;
 use partita_trace::names::StopCause;
@@ -45,10 +46,10 @@ fn memory_end(left: &Left) -> u64 {
 
 /// Accesses to devices, powers of two, `pages` pages from `first` on, `stride` apart, and addresses at random. Each stops the
 /// partition, at this address. Notes the pages that were touched; gives the page at which the partitions' memory ends.
-fn touch(attack: &str, seed: u64, first: u64, stride: u64, pages: u64, touched: &mut Vec<u64>) -> u64 {
+fn touch(attack: &str, first: u64, stride: u64, pages: u64, touched: &mut Vec<u64>) -> u64 {
     let random = if is_long() { 200 } else { 20 };
     let restarts = (OTHERS + pages + random) as usize;
-    let options = format!("attack={attack} seed={seed} from={first} count={pages} steps={stride}");
+    let options = format!("attack={attack} from={first} count={pages} steps={stride}");
     let left = Attack { ring: "1 MiB", ..Attack::new(&options) }.run(&[&restart(restarts)]);
     let lives = lives(&left, restarts + 1);
     for (what, stop) in &lives {
@@ -63,12 +64,12 @@ fn touch(attack: &str, seed: u64, first: u64, stride: u64, pages: u64, touched: 
 
 /// The memory of the hypervisor and of all partitions, the attacker's own frames in the machine too, which are foreign
 /// addresses to it: each 16th page, or page by page in the long form, in parts whose events a ring keeps.
-fn foreign_pages(attack: &str, seed: u64) {
+fn foreign_pages(attack: &str) {
     const PART: u64 = 256;
     let stride = if is_long() { 1 } else { 16 };
     let (mut touched, mut first, mut end) = (Vec::new(), FIRST_PAGE, u64::MAX);
     while first < end {
-        end = touch(attack, seed, first, stride, PART, &mut touched);
+        end = touch(attack, first, stride, PART, &mut touched);
         first += PART * stride;
     }
     let missed: Vec<u64> = (FIRST_PAGE..end).step_by(stride as usize).filter(|page| !touched.contains(page)).collect();
@@ -78,13 +79,13 @@ fn foreign_pages(attack: &str, seed: u64) {
 #[test]
 #[ignore = "boots an emulator"]
 fn a_foreign_page_is_not_touched() {
-    foreign_pages("pages", 1);
+    foreign_pages("pages");
 }
 
 #[test]
 #[ignore = "boots an emulator"]
 fn a_foreign_page_is_not_executed() {
-    foreign_pages("execute", 2);
+    foreign_pages("execute");
 }
 
 #[test]
@@ -112,7 +113,7 @@ fn restarts(clock: Clock, count: usize) -> Vec<String> {
     let mut commands = Vec::new();
     for _ in 0..count {
         commands.push("restart hostile".to_owned());
-        commands.extend(pass(60));
+        commands.extend(pass(200));
     }
     commands
 }
@@ -147,6 +148,75 @@ fn no_end_of_a_guest_is_more_than_its_own() {
     }
 }
 
+/// Milliseconds between a reboot in a row and the start behind it: the first, and the most.
+const FIRST_WAIT: u64 = 10;
+const LONGEST_WAIT: u64 = 1000;
+const SHORT_HOLD: u64 = 5;
+
+/// Ticks of the time-stamp counter in a millisecond, as the real-time guest says.
+fn ticks_per_ms(left: &Left) -> u64 {
+    let console = left.console("quiet");
+    let hz = console.lines().find_map(|line| line.strip_prefix("payload: TSC ")?.split(' ').next());
+    hz.unwrap_or_else(|| panic!("{console}")).parse::<u64>().unwrap() / 1000
+}
+
+/// A guest that reboots at once, in every life, on one vCPU or on both.
+fn reboot_storm(clock: Clock, milliseconds: u64) {
+    let milliseconds = if is_long() { 20 * milliseconds } else { milliseconds };
+    let attack = Attack { clock, on_reboot: "restart", ..Attack::pair("attack=reboots") };
+    // While the console waits for the end of a hold, nothing is started again.
+    let commands: Vec<String> = (0..milliseconds / SHORT_HOLD).flat_map(|_| pass(SHORT_HOLD)).collect();
+    let left = attack.run(&words(&commands));
+    let (starts, stops, ticks_per_ms) = (starts(&left), stops(&left), ticks_per_ms(&left));
+    println!("{} reboots", stops.len());
+    assert!(stops.iter().all(|stop| stop.cause == StopCause::Reboot), "{stops:?}");
+    // In its last life it reboots as the others, or waits for the start behind it.
+    assert!(starts.len().abs_diff(stops.len()) <= 1, "{} starts, {} ends", starts.len(), stops.len());
+    // Starts again do not come at once, so that the housekeeping core has time for others.
+    let mut wait = FIRST_WAIT;
+    for (stop, start) in stops.iter().zip(starts.iter().skip(1)) {
+        assert!(*start >= stop.tsc + wait * ticks_per_ms * 9 / 10, "{} to {start}, not {wait} ms later", stop.tsc);
+        wait = (2 * wait).min(LONGEST_WAIT);
+    }
+    // 10, 20, 40, 80 ms and so on, and the lives.
+    assert!(stops.len() >= 5, "{}", left.consoles());
+    // Each began anew.
+    let said = lines(&left).iter().filter(|line| line.ends_with(": about to reboot")).count();
+    assert!(said >= stops.len(), "{said} {}", left.consoles());
+}
+
+#[test]
+#[ignore = "boots an emulator"]
+fn a_storm_of_reboots_is_not_noticed_by_instruction_count() {
+    reboot_storm(Clock::Icount, 500);
+}
+
+#[test]
+#[ignore = "boots an emulator"]
+fn a_storm_of_reboots_is_not_noticed_by_threads() {
+    reboot_storm(Clock::Host, 1500);
+}
+
+/// The console restarts it a hundred times in a row meanwhile: a restart meets a guest that runs, that ends, or that waits to
+/// be started again.
+#[test]
+#[ignore = "boots an emulator"]
+fn reboots_amid_restarts_are_not_noticed() {
+    const RESTARTS: usize = 100;
+    for clock in [Clock::Icount, Clock::Host] {
+        let attack = Attack { clock, on_reboot: "restart", ..Attack::pair("attack=reboots") };
+        let left = attack.run(&[&restart(RESTARTS)]);
+        let answer = left.answers(&restart(RESTARTS)).join("\n");
+        assert!(answer.starts_with("partition hostile was restarted 100 times; each took "), "{answer}");
+        let (starts, stops) = (starts(&left), stops(&left));
+        println!("{} starts, {} ends; {answer}", starts.len(), stops.len());
+        assert!(starts.len() > RESTARTS, "{}", starts.len());
+        let is_expected = |stop: &Stop| matches!(stop.cause, StopCause::Reboot | StopCause::Housekeeping);
+        assert!(stops.iter().all(is_expected), "{stops:?}");
+        assert!(stops.iter().any(|stop| stop.cause == StopCause::Reboot), "{stops:?}");
+    }
+}
+
 /// Steps that the lives of random code came through: what the last line of each says, at least.
 fn steps(left: &Left) -> u64 {
     let mut all = 0;
@@ -165,9 +235,10 @@ fn steps(left: &Left) -> u64 {
     all + of_life
 }
 
-/// Random instructions in ring 0. A life that is wrecked is stopped, or stays until it is.
-fn random_code(clock: Clock, lives: usize, milliseconds: u64, wanted: u64) {
-    let attack = Attack { clock, timeout: 3600, ..Attack::pair("attack=random-code seed=1 steps=100000") };
+/// Random instructions in ring 0, in so many lives with the seeds from this one on. A life that is wrecked is stopped, or stays
+/// until it is. Gives the steps that it came through.
+fn random_code(clock: Clock, seed: u64, lives: usize, milliseconds: u64) -> u64 {
+    let attack = Attack { clock, seed, timeout: 3600, ..Attack::pair("attack=random-code steps=100000") };
     let mut commands = pass(milliseconds);
     for _ in 1..lives {
         commands.push("restart hostile".to_owned());
@@ -175,8 +246,8 @@ fn random_code(clock: Clock, lives: usize, milliseconds: u64, wanted: u64) {
     }
     commands.push("stop hostile".to_owned());
     let left = attack.run(&words(&commands));
-    let stops = stops(&left);
-    println!("random code: {} steps in {lives} lives; {}", steps(&left), last_word(&left));
+    let (stops, steps) = (stops(&left), steps(&left));
+    println!("random code: {steps} steps in {lives} lives; {}", last_word(&left));
     let mut causes: Vec<(StopCause, usize)> = Vec::new();
     for stop in &stops {
         match causes.iter_mut().find(|(cause, _)| *cause == stop.cause) {
@@ -186,21 +257,42 @@ fn random_code(clock: Clock, lives: usize, milliseconds: u64, wanted: u64) {
     }
     println!("random code: ends: {causes:?}");
     assert!(!causes.iter().any(|(cause, _)| matches!(cause, StopCause::BadExit | StopCause::Other)), "{causes:?}");
-    assert_eq!(stops.len(), lives, "{}", left.consoles());
-    assert!(steps(&left) >= wanted, "{} steps\n{}", steps(&left), left.consoles());
+    assert_eq!(starts(&left).len(), lives, "{}", left.consoles());
+    let (_, _, overwritten) = traced(&left);
+    // A life whose code exits again and again may fill a ring with that.
+    let lost = lives - stops.len();
+    assert!(lost == 0 || overwritten > 0, "{lost} ends are not in the trace\n{}", left.consoles());
+    steps
 }
 
-/// A million steps in the long form.
+/// A million steps are enough.
+const ENOUGH_STEPS: u64 = 1_000_000;
+
+/// Up to so many runs, one after the other, as a ring keeps the events of one. There have to be so many steps at least.
+fn random_steps(clock: Clock, runs: u64, lives: usize, milliseconds: u64, least: u64) {
+    let mut steps = 0;
+    for seed in (0..runs).map(|run| seed().wrapping_add(run * lives as u64)) {
+        if steps < ENOUGH_STEPS {
+            steps += random_code(clock, seed, lives, milliseconds);
+        }
+    }
+    println!("random code: {steps} steps in all");
+    assert!(steps >= least, "{steps} steps, not {least}, in {runs} runs");
+}
+
+/// A million steps in the long form. Lives are short, as chance wrecks one in some thousand steps.
 #[test]
 #[ignore = "boots an emulator"]
 fn random_instructions_do_no_harm_by_instruction_count() {
-    let (lives, milliseconds, wanted) = if is_long() { (300, 250, 1_000_000) } else { (8, 60, 2000) };
-    random_code(Clock::Icount, lives, milliseconds, wanted);
+    let (runs, lives, least) = if is_long() { (48, 20, ENOUGH_STEPS) } else { (1, 8, 5000) };
+    random_steps(Clock::Icount, runs, lives, 60, least);
 }
 
-/// Where the host has fewer cores than the machine, a step that loops takes as long as the other threads have their turns.
+/// A step that loops takes until other threads have had their turns, on a host with fewer cores than the machine: the long
+/// form takes 20 minutes, and has as many steps as that host has time for.
 #[test]
 #[ignore = "boots an emulator"]
 fn random_instructions_do_no_harm_by_threads() {
-    random_code(Clock::Host, 15, if is_long() { 2000 } else { 200 }, 50);
+    let (runs, lives, milliseconds, least) = if is_long() { (20, 30, 2000, 100_000) } else { (1, 20, 700, 1000) };
+    random_steps(Clock::Host, runs, lives, milliseconds, least);
 }

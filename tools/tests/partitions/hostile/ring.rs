@@ -1,7 +1,8 @@
 //! A guest that writes garbage over its own trace window: its trace is lost, and said to be; nothing else is.
 
-use super::{Attack, HOSTILE, last_word, lines, pass, refused, words};
+use super::{Attack, HOSTILE, last_word, lines, pass, refused, seed, words};
 use crate::system::Left;
+use When::{Accepted, AtOnce};
 use partita_host::emulator::Clock;
 use partita_host::trace::Owner;
 use std::process::{Command, Output};
@@ -9,9 +10,24 @@ use std::process::{Command, Output};
 /// Bad windows that are announced first.
 const BAD_WINDOWS: u64 = 15;
 
-fn run(clock: Clock, kind: &str, seed: u64) -> Left {
-    let options = format!("attack=ring seed={seed} kind={kind}");
-    let attack = Attack { clock, memory: "8 MiB", ..Attack::new(&options) };
+/// When garbage comes.
+#[derive(Clone, Copy)]
+enum When {
+    AtOnce,
+    /// When the hypervisor has accepted the window.
+    Accepted,
+}
+/// An odd seed spoils at once, an even one later.
+fn seed_for(when: When) -> u64 {
+    match when {
+        AtOnce => seed() | 1,
+        Accepted => seed() & !1,
+    }
+}
+
+fn run(clock: Clock, kind: &str, when: When) -> Left {
+    let options = format!("attack=ring kind={kind}");
+    let attack = Attack { clock, memory: "8 MiB", seed: seed_for(when), ..Attack::new(&options) };
     let left = attack.run(&words(&pass(if clock == Clock::Icount { 200 } else { 500 })));
     let consoles = left.consoles();
     assert!(last_word(&left).contains("finished, success"), "{consoles}");
@@ -24,9 +40,8 @@ fn tool(left: &Left, view: &str) -> Output {
     Command::new(env!("CARGO_BIN_EXE_partita")).args(["trace", view]).arg(left.dir()).output().unwrap()
 }
 
-/// With an odd seed the header is spoilt at once, with an even one when the hypervisor has accepted the window.
-fn garbage_is_its_own(clock: Clock, kind: &str, seed: u64) {
-    let left = run(clock, kind, seed);
+fn garbage_is_its_own(clock: Clock, kind: &str, when: When) {
+    let left = run(clock, kind, when);
     let consoles = left.consoles();
     let is_hostile = |owner: &Owner| matches!(owner, Owner::Partition { number: HOSTILE, .. });
     let named = "partita: the trace window of partition 1: no trace region: its magic is missing";
@@ -54,10 +69,10 @@ fn garbage_is_its_own(clock: Clock, kind: &str, seed: u64) {
 #[test]
 #[ignore = "boots an emulator"]
 fn garbage_in_a_trace_window_is_the_guests_own() {
-    for (kind, seed) in [("header", 1), ("header", 2), ("rings", 1), ("all", 2)] {
-        garbage_is_its_own(Clock::Icount, kind, seed);
+    for (kind, when) in [("header", AtOnce), ("header", Accepted), ("rings", AtOnce), ("all", Accepted)] {
+        garbage_is_its_own(Clock::Icount, kind, when);
     }
-    for (kind, seed) in [("rings", 2), ("all", 1)] {
-        garbage_is_its_own(Clock::Host, kind, seed);
+    for (kind, when) in [("rings", Accepted), ("all", AtOnce)] {
+        garbage_is_its_own(Clock::Host, kind, when);
     }
 }
