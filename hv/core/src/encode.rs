@@ -153,7 +153,7 @@ mod tests {
             memory_at: Some(u64::MAX),
             entry: Entry::Linux64 { entry: u64::MAX, boot_params: u64::MAX, page_tables: u64::MAX, gdt: u64::MAX },
             identity: Identity::Linux,
-            console: Some(SerialPort::Com4),
+            console: Some(SerialPort::Com8),
             io_ports: [PortRange { first: u16::MAX, last: u16::MAX }; PORT_RANGES_MAX].into_iter().collect(),
             mmio: [MmioRange { gpa: u64::MAX, hpa: u64::MAX, bytes: u64::MAX }; MMIO_RANGES_MAX].into_iter().collect(),
             expect: Expectation::Anything,

@@ -195,7 +195,8 @@ pub enum Identity {
     Linux,
 }
 
-/// A PC serial port that a partition can own. COM1 is the hypervisor's.
+/// A PC serial port that a partition can own. COM1 is the hypervisor's. From COM5 on no standard says where they are:
+/// these ports are customary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SerialPort {
     /// Ports 0x2F8 to 0x2FF.
@@ -204,6 +205,24 @@ pub enum SerialPort {
     Com3,
     /// Ports 0x2E8 to 0x2EF.
     Com4,
+    /// Ports 0x5F8 to 0x5FF.
+    Com5,
+    /// Ports 0x4F8 to 0x4FF.
+    Com6,
+    /// Ports 0x5E8 to 0x5EF.
+    Com7,
+    /// Ports 0x4E8 to 0x4EF.
+    Com8,
+}
+
+impl SerialPort {
+    /// All of them, in the order of their numbers.
+    pub const ALL: [Self; 7] = [Self::Com2, Self::Com3, Self::Com4, Self::Com5, Self::Com6, Self::Com7, Self::Com8];
+
+    /// Its number, from 2 to 8: that of COM2 is 2.
+    pub const fn number(self) -> u8 {
+        self as u8 + 2
+    }
 }
 
 /// What the end of a partition means for the run.
@@ -219,11 +238,7 @@ pub enum Expectation {
 
 impl core::fmt::Display for SerialPort {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.write_str(match self {
-            Self::Com2 => "COM2",
-            Self::Com3 => "COM3",
-            Self::Com4 => "COM4",
-        })
+        write!(f, "COM{}", self.number())
     }
 }
 

@@ -130,16 +130,13 @@ fn describe_devices(area: &mut [u8], console: Option<SerialPort>) -> Option<usiz
     let mut aml = Aml::new(area);
     aml.name(*b"_S5_", |aml| aml.package([SLEEP_TYPE_OFF, SLEEP_TYPE_OFF, 0, 0]));
     if let Some(port) = console {
-        let (name, number) = match port {
-            SerialPort::Com2 => (b"COM2", 2),
-            SerialPort::Com3 => (b"COM3", 3),
-            SerialPort::Com4 => (b"COM4", 4),
-        };
+        let number = port.number();
+        let name = [b'C', b'O', b'M', b'0' + number];
         aml.scope(*b"_SB_", |aml| {
-            aml.device(*name, |aml| {
+            aml.device(name, |aml| {
                 aml.name(*b"_HID", |aml| aml.pnp_id(PNP_16550A));
                 aml.name(*b"_UID", |aml| aml.byte(number));
-                aml.name(*b"_DDN", |aml| aml.string(name));
+                aml.name(*b"_DDN", |aml| aml.string(&name));
                 // No interrupt, for there is nothing that could bring one: Linux then polls the port by a timer.
                 aml.name(*b"_CRS", |aml| aml.io_ports(serial_base(port), SERIAL_LEN as u8));
             });

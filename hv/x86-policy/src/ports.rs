@@ -42,6 +42,30 @@ impl IoAccess {
         }
     }
 
+    /// Decodes the exit qualification of an I/O instruction (SDM vol. 3 table 28-5).
+    #[inline]
+    pub const fn from_vmx(qualification: u64) -> Self {
+        let size = match qualification & 7 {
+            0 => 1,
+            1 => 2,
+            _ => 4,
+        };
+        Self {
+            port: (qualification >> 16) as u16,
+            size,
+            input: qualification & (1 << 3) != 0,
+            string: qualification & (1 << 4) != 0,
+            rep: qualification & (1 << 5) != 0,
+        }
+    }
+
+    /// Whether it is an OUT of AL to the POST diagnostic port, which Linux writes to wait a microsecond: of
+    /// [`PortDecision::Quiet`] for all partitions.
+    #[inline]
+    pub const fn delays(self) -> bool {
+        self.port == POST_DELAY && self.size == 1 && !self.input && !self.string
+    }
+
     /// What an OUT of this size writes; 0 for an IN, which has no value yet.
     #[inline]
     pub const fn value(self, rax: u64) -> u32 {
@@ -99,7 +123,7 @@ pub struct PortPolicy {
 
 const CMOS_INDEX: u16 = 0x70;
 const CMOS_DATA: u16 = 0x71;
-/// The POST diagnostic port: Linux writes it to wait a microsecond.
+/// The POST diagnostic port.
 const POST_DELAY: u16 = 0x80;
 /// Command port of a PC's keyboard controller, and the command that pulses its output 0, which resets the PC.
 const KEYBOARD_COMMAND: u16 = 0x64;
@@ -116,6 +140,10 @@ pub const fn serial_base(port: SerialPort) -> u16 {
         SerialPort::Com2 => 0x2F8,
         SerialPort::Com3 => 0x3E8,
         SerialPort::Com4 => 0x2E8,
+        SerialPort::Com5 => 0x5F8,
+        SerialPort::Com6 => 0x4F8,
+        SerialPort::Com7 => 0x5E8,
+        SerialPort::Com8 => 0x4E8,
     }
 }
 

@@ -27,7 +27,11 @@ const PORTS: &[(u16, u16, &str)] = &[
     (0x3E8, 0x3EF, "COM3; give it by `console`"),
     (0x3F8, 0x3FF, "COM1, the hypervisor's console"),
     (0x4D0, 0x4D1, "the interrupt controller, which the hypervisor has masked"),
+    (0x4E8, 0x4EF, "COM8; give it by `console`"),
+    (0x4F8, 0x4FF, "COM6; give it by `console`"),
     (0x510, 0x51B, "QEMU's firmware configuration, which writes to any memory"),
+    (0x5E8, 0x5EF, "COM7; give it by `console`"),
+    (0x5F8, 0x5FF, "COM5; give it by `console`"),
     (0x600, 0x67F, "power management of QEMU's q35, which can end the machine"),
     (0xA00, 0xA1B, "QEMU's memory hot-plug, which takes memory from under others"),
     (0xC00, 0xC01, "AMD chipsets' interrupt routing"),
@@ -70,6 +74,8 @@ pub fn mmio_use(range: &MmioRange) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ports::{SERIAL_LEN, serial_base};
+    use partita_core::system::SerialPort;
 
     fn port(first: u16, last: u16) -> Option<&'static str> {
         port_use(PortRange { first, last })
@@ -87,6 +93,17 @@ mod tests {
             [(0xE9, 0xE9), (0x40, 0x43), (0x501, 0x502), (0x310, 0x317), (0xC000, 0xFFFF), (0xD00, 0xD00)]
         {
             assert_eq!(port(first, last), None, "{first:#x}");
+        }
+    }
+
+    #[test]
+    fn each_serial_port_is_given_as_a_console_only() {
+        for console in SerialPort::ALL {
+            let first = serial_base(console);
+            let use_ = format!("{console}; give it by `console`");
+            for number in [first, first + (SERIAL_LEN - 1)] {
+                assert_eq!(port(number, number), Some(use_.as_str()));
+            }
         }
     }
 

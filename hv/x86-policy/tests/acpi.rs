@@ -120,6 +120,8 @@ fn the_dsdt_tells_how_to_power_off_and_where_the_console_is() {
         (SerialPort::Com2, b"COM2", [0xF8, 0x02]),
         (SerialPort::Com3, b"COM3", [0xE8, 0x03]),
         (SerialPort::Com4, b"COM4", [0xE8, 0x02]),
+        (SerialPort::Com5, b"COM5", [0xF8, 0x05]),
+        (SerialPort::Com8, b"COM8", [0xE8, 0x04]),
     ] {
         let area = tables_with(&(0..32).collect::<Vec<_>>(), Some(console));
         let body = &table(&area, b"DSDT")[36..];

@@ -5,8 +5,10 @@ use partita_core::system::{Identity, PortRange, SerialPort};
 use partita_x86_policy::ports::{IOPM_LEN, IoAccess, PortDecision, PortPolicy, iopm_intercepts, serial_base};
 use proptest::prelude::*;
 
-const CONSOLES: [Option<SerialPort>; 4] =
-    [None, Some(SerialPort::Com2), Some(SerialPort::Com3), Some(SerialPort::Com4)];
+/// The consoles that a partition can have.
+fn consoles() -> impl Strategy<Value = Option<SerialPort>> {
+    proptest::option::of(proptest::sample::select(&SerialPort::ALL))
+}
 
 fn out(port: u16, size: u8) -> IoAccess {
     IoAccess { port, size, input: false, string: false, rep: false }
@@ -97,7 +99,9 @@ fn what_lies_at_the_reset_vector_resets() {
 
 #[test]
 fn the_map_opens_the_console_and_nothing_else() {
-    for (console, base) in CONSOLES.into_iter().zip([None, Some(0x2F8), Some(0x3E8), Some(0x2E8)]) {
+    let bases = [0x2F8, 0x3E8, 0x2E8, 0x5F8, 0x4F8, 0x5E8, 0x4E8].map(Some);
+    let consoles = SerialPort::ALL.map(Some);
+    for (console, base) in consoles.into_iter().zip(bases).chain([(None, None)]) {
         let map = map(PortPolicy::new(console, Identity::Linux));
         let open: Vec<u16> = (0..=u16::MAX).filter(|&port| !iopm_intercepts(&map, port, 1)).collect();
         let expected: Vec<u16> = base.map_or(vec![], |base| (base..base + 8).collect());
@@ -109,7 +113,7 @@ fn the_map_opens_the_console_and_nothing_else() {
 proptest! {
     #[test]
     fn the_map_opens_a_partitions_devices_and_nothing_else(
-        console in 0..CONSOLES.len(),
+        console in consoles(),
         bounds in prop::collection::vec((any::<u16>(), any::<u16>()), 0..4),
         last in any::<bool>(),
     ) {
@@ -119,8 +123,8 @@ proptest! {
             devices.push(PortRange { first: 0xFFF8, last: 0xFFFF });
         }
         let mut map = Box::new([0; IOPM_LEN]);
-        PortPolicy::new(CONSOLES[console], Identity::Partita).fill_iopm(&devices, &mut map);
-        let own = CONSOLES[console].map(|port| PortRange { first: serial_base(port), last: serial_base(port) + 7 });
+        PortPolicy::new(console, Identity::Partita).fill_iopm(&devices, &mut map);
+        let own = console.map(|port| PortRange { first: serial_base(port), last: serial_base(port) + 7 });
         for port in 0..=u16::MAX {
             let is_owned = devices.iter().chain(&own).any(|range| (range.first..=range.last).contains(&port));
             prop_assert_eq!(!iopm_intercepts(&map, port, 1), is_owned, "{:#x}", port);
@@ -161,8 +165,8 @@ fn an_input_changes_what_its_size_says() {
 
 proptest! {
     #[test]
-    fn ports_without_a_rule_are_refused(port in any::<u16>(), info in any::<u16>(), value in any::<u32>(), console in 0..4usize) {
-        let policy = PortPolicy::new(CONSOLES[console], Identity::Partita);
+    fn ports_without_a_rule_are_refused(port in any::<u16>(), info in any::<u16>(), value in any::<u32>(), console in consoles()) {
+        let policy = PortPolicy::new(console, Identity::Partita);
         let access = IoAccess::from_svm(u64::from(port) << 16 | u64::from(info));
         prop_assert!([1, 2, 4].contains(&access.size));
         let known = matches!(port, 0x64 | 0x70 | 0x71 | 0x80 | 0xF4 | 0xCF8..=0xCFF | 0x4004 | 0x4005);

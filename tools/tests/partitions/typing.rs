@@ -1,15 +1,13 @@
 //! Consoles of partitions: what is typed at one arrives there, whole and nowhere else, and one that is flooded is complete
 //! and slows nobody down.
 
-use crate::bystander::{ENOUGH, assert_untouched};
+use crate::bystander::{ENOUGH, assert_untouched, rounds};
 use crate::system::{Left, is_long, load, run_in};
 use partita_host::dialogue::Dialogue;
 use partita_host::emulator::{Clock, ConsoleInput};
 use partita_host::outcome::RunOutcome;
 use partita_host::run::Session;
-use partita_host::trace::Owner;
 use partita_trace::Event;
-use partita_trace::snapshot::Body;
 use std::path::Path;
 
 const CLOCKS: [Clock; 2] = [Clock::Icount, Clock::Host];
@@ -61,6 +59,27 @@ fn each_partition_can_be_typed_to() {
 
 #[test]
 #[ignore = "boots an emulator"]
+fn each_of_seven_partitions_has_its_own_console() {
+    let names: Vec<String> = (1..=7).map(|number| format!("p{number}")).collect();
+    let asked = |name: &str| format!("this is {name}");
+    let dialogue = |name: &String| {
+        let text = asked(name);
+        named(name, bye(Dialogue::new().expect("> ").send(&text).expect(&answer(&text))))
+    };
+    let dialogues = names.iter().map(dialogue).collect();
+    let left = run_in(&load("consoles.toml", &[]), Clock::Icount, 60, &Session { dialogues, ..Session::default() });
+    let consoles = left.consoles();
+    assert_eq!(left.outcome, RunOutcome::Success, "{consoles}");
+    for name in &names {
+        let expected = format!("> {}\n{}\n> bye\n", asked(name), answer(&asked(name)));
+        assert!(left.console(name).replace('\r', "").contains(&expected), "{consoles}");
+        assert_eq!(left.console(name).matches("this is").count(), 1, "{consoles}");
+        left.assert_claims(name, 1);
+    }
+}
+
+#[test]
+#[ignore = "boots an emulator"]
 fn a_dialogue_from_a_file_that_is_not_through_fails_the_run_by_its_line() {
     let dialogue =
         Dialogue::parse("# a comment\nexpect \"> \"\nsend bye\n\nexpect login:", Path::new("d.txt")).unwrap();
@@ -82,25 +101,6 @@ fn a_console_that_is_not_there_is_refused_by_name() {
 
 /// The pCPU of the guest that is typed to.
 const TALKER: u16 = 4;
-/// Marks of the real-time guest around its quiet part, which have the rounds of both its CPUs.
-const MARKS: [u32; 2] = [300, 301];
-
-/// How many rounds the real-time guest made between its marks, in a million ticks.
-fn rounds(left: &Left) -> f64 {
-    let is_quiet = |owner: &Owner| matches!(owner, Owner::Partition { number: 0, .. });
-    let regions = left.trace.regions.iter().filter(|region| is_quiet(&region.owner));
-    let frames = regions.flat_map(|region| region.dump.rings.iter()).flat_map(|ring| ring.frames());
-    let marks = MARKS.map(|wanted| {
-        let mark = frames.clone().find_map(|frame| match frame.body {
-            Body::Event(Event::Mark { id, first, second }) if id == wanted => Some((frame.tsc, first + second)),
-            _ => None,
-        });
-        mark.unwrap_or_else(|| panic!("no mark {wanted}\n{}", left.consoles()))
-    });
-    let [(from, before), (to, after)] = marks;
-    (after - before) as f64 / (to - from) as f64 * 1e6
-}
-
 /// Runs the real-time guest and a talker beside a neighbour.
 fn beside(neighbour: &str, clock: Clock) -> Left {
     let ms = if is_long() { 2000 } else { 100 };

@@ -8,6 +8,7 @@ use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
 use partita_core::system::{Identity, SerialPort};
 use partita_x86_policy::cpuid::{CpuidContext, HypercallInstruction, cpuid};
+use partita_x86_policy::cpuid_hidden::{Feature, HiddenFeatures};
 use partita_x86_policy::msr::{MSRPM_LEN, MsrPolicy, MsrRead, MsrWrite, msrpm_intercepts};
 use partita_x86_policy::msr_values::{
     EFER_SVME, apic_base_write, efer_from_vmcb, efer_writable, efer_write, lvt_write,
@@ -41,11 +42,7 @@ static MSRPMS: LazyLock<[[u8; MSRPM_LEN]; 2]> = LazyLock::new(|| {
 });
 
 fuzz_target!(|input: Input| {
-    let console = input.console.map(|port| match port % 3 {
-        0 => SerialPort::Com2,
-        1 => SerialPort::Com3,
-        _ => SerialPort::Com4,
-    });
+    let console = input.console.map(|port| SerialPort::ALL[usize::from(port) % SerialPort::ALL.len()]);
     let identity = if input.linux { Identity::Linux } else { Identity::Partita };
     let (msrs, ports) = (MsrPolicy::new(input.trap_timer_count), PortPolicy::new(console, identity));
     let msrpm = &MSRPMS[usize::from(input.trap_timer_count)];
@@ -86,6 +83,7 @@ fuzz_target!(|input: Input| {
             lapic_khz: access.host[1],
             host_max_basic: access.old as u32,
             host_max_extended: (access.old >> 32) as u32,
+            hidden: HiddenFeatures::default().with(Feature::Rdtscp, input.trap_timer_count),
         };
         let guest = cpuid(access.number, access.value as u32, access.host, access.old, &context);
         if access.number == 0x8000_0001 {

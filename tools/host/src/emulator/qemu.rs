@@ -1,13 +1,16 @@
 //! QEMU's system emulator for x86_64, with AMD SVM under TCG.
 
-use super::{Attached, AttachedDevice, Clock, Emulator, MachineSpec, ProbeError};
+use super::{Attached, AttachedDevice, Clock, Emulator, Launch, MachineSpec, ProbeError, Remains, read_lossy};
 use crate::outcome::TestExit;
+use crate::run_dir::QEMU_LOG;
 use crate::system_file::TestDevice;
+use anyhow::Context;
 use partita_abi::report::EXIT_PORT;
-use partita_core::system::PortRange;
+use partita_core::system::{PortRange, SerialPort};
+use partita_x86_policy::ports::serial_base;
 use std::ffi::OsString;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 const PROGRAM: &str = "qemu-system-x86_64";
 /// First version with x2APIC under TCG.
@@ -17,6 +20,8 @@ const VERSION_MIN: (u32, u32) = (9, 0);
 const Q35_SPLIT_FROM: u64 = 0xB000_0000;
 /// Bytes of RAM below the PCI hole then.
 const Q35_LOW_MEMORY: u64 = 0x8000_0000;
+/// Serial ports that a PC has whether somebody uses them or not.
+const PC_SERIAL_PORTS: usize = 4;
 const ABOVE_4G: u64 = 1 << 32;
 
 /// QEMU.
@@ -38,7 +43,38 @@ impl Emulator for Qemu {
         check_version(&text)
     }
 
-    fn command_attached(&self, machine: &MachineSpec<'_>, attached: &Attached<'_>) -> Command {
+    fn prepare(&self, machine: &MachineSpec<'_>, attached: &Attached<'_>, dir: &Path) -> anyhow::Result<Launch> {
+        let path = dir.join(QEMU_LOG);
+        let log = std::fs::File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
+        let mut command = Self::command(machine, attached);
+        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        Ok(Launch { command, bridges: Vec::new() })
+    }
+
+    fn remains(&self, _machine: &MachineSpec<'_>, dir: &Path, exit_code: Option<i32>) -> anyhow::Result<Remains> {
+        Ok(Remains {
+            exit_byte: exit_code.and_then(exit_byte),
+            test_exit: exit_code.and_then(test_exit_value),
+            log: read_lossy(&dir.join(QEMU_LOG)),
+            damage: Vec::new(),
+            why_no_ram: "QEMU did not start",
+        })
+    }
+
+    fn ram_offset(&self, memory: u64, address: u64) -> Option<u64> {
+        // q35 splits RAM of more than 2.75 GiB: 2 GiB of it lie below the PCI hole, the rest above 4 GiB.
+        let below = if memory >= Q35_SPLIT_FROM { Q35_LOW_MEMORY } else { memory };
+        if address < below {
+            return Some(address);
+        }
+        let offset = address.checked_sub(ABOVE_4G)?.checked_add(below)?;
+        (offset < memory).then_some(offset)
+    }
+}
+
+impl Qemu {
+    /// The command line that boots `machine`.
+    fn command(machine: &MachineSpec<'_>, attached: &Attached<'_>) -> Command {
         let mut command = Command::new(PROGRAM);
         let memory = format!("{}k", machine.memory >> 10);
         match machine.ram_file {
@@ -63,12 +99,16 @@ impl Emulator for Qemu {
                         chardev.push(option(",input-path=", &keyboard.pipe));
                     }
                     command.arg("-chardev").arg(chardev);
-                    command.args(["-serial", &format!("chardev:{id}")]);
                 }
-                None => {
-                    command.args(["-serial", "null"]);
+                None if index < PC_SERIAL_PORTS => {
+                    command.args(["-chardev", &format!("null,id={id}")]);
                 }
+                None => continue,
             }
+            match index.checked_sub(1).and_then(|partition_port| SerialPort::ALL.get(partition_port)) {
+                Some(&port) => command.args(["-device", &serial_port(port, &id)]),
+                None => command.args(["-serial", &format!("chardev:{id}")]),
+            };
         }
         command.args(["-device", &format!("isa-debug-exit,iobase={EXIT_PORT:#x},iosize=0x04")]);
         for device in attached.devices {
@@ -94,27 +134,27 @@ impl Emulator for Qemu {
         }
         command
     }
+}
 
-    fn ram_offset(&self, memory: u64, address: u64) -> Option<u64> {
-        // q35 splits RAM of more than 2.75 GiB: 2 GiB of it lie below the PCI hole, the rest above 4 GiB.
-        let below = if memory >= Q35_SPLIT_FROM { Q35_LOW_MEMORY } else { memory };
-        if address < below {
-            return Some(address);
-        }
-        let offset = address.checked_sub(ABOVE_4G)?.checked_add(below)?;
-        (offset < memory).then_some(offset)
-    }
+/// The byte that the program in the machine wrote to its exit port, from the exit code of the process.
+fn exit_byte(code: i32) -> Option<u8> {
+    // isa-debug-exit makes (value << 1) | 1 of it. 1 is also what QEMU's own errors give.
+    if code & 1 == 1 && code > 1 { u8::try_from(code >> 1).ok() } else { None }
+}
 
-    fn exit_byte(&self, code: i32) -> Option<u8> {
-        // isa-debug-exit makes (value << 1) | 1 of it. 1 is also what QEMU's own errors give.
-        if code & 1 == 1 && code > 1 { u8::try_from(code >> 1).ok() } else { None }
-    }
+/// What a guest wrote to an isa-debug-exit of its own, if the exit code of the process can be from there.
+fn test_exit_value(code: i32) -> Option<TestExit> {
+    // (value << 1) | 1, of which a process's exit code keeps 8 bits.
+    let value = u8::try_from(code >> 1).ok()?;
+    (code & 1 == 1).then_some(TestExit { value, bits: 7 })
+}
 
-    fn test_exit_value(&self, code: i32) -> Option<TestExit> {
-        // (value << 1) | 1, of which a process's exit code keeps 8 bits.
-        let value = u8::try_from(code >> 1).ok()?;
-        (code & 1 == 1).then_some(TestExit { value, bits: 7 })
-    }
+/// A partition's serial port. QEMU takes more than four if no two have the same addresses, but counts them to four only.
+fn serial_port(port: SerialPort, chardev: &str) -> String {
+    // COM3 would share COM1's interrupt line, by which its guest could reach the hypervisor's console.
+    const IRQ: u8 = 3;
+    let index = usize::from(port.number()).min(PC_SERIAL_PORTS) - 1;
+    format!("isa-serial,chardev={chardev},index={index},iobase={:#x},irq={IRQ}", serial_base(port))
 }
 
 fn attach(command: &mut Command, device: &AttachedDevice) {
@@ -157,7 +197,7 @@ fn check_version(text: &str) -> Result<(), ProbeError> {
         (Some(Ok(_)), Some(Ok(_))) => {
             let found = word.unwrap_or_default().to_owned();
             let why = "older ones have no x2APIC without KVM";
-            Err(ProbeError::TooOld { program, found, needed: "9.0", why })
+            Err(ProbeError::WrongVersion { program, found, needed: "9.0 or later", why })
         }
         _ => Err(ProbeError::Unknown { program, output: text.lines().next().unwrap_or_default().to_owned() }),
     }
@@ -186,7 +226,12 @@ mod tests {
             kernel: Path::new("hv.elf"),
             module: Some(Path::new("a,b/bundle.bin")),
             cmdline: "",
-            serial: [Some("d/hypervisor.log".into()), None, Some("d/rt0.log".into()), None],
+            serial: std::array::from_fn(|index| match index {
+                0 => Some("d/hypervisor.log".into()),
+                2 => Some("d/rt0.log".into()),
+                7 => Some("d/rt1.log".into()),
+                _ => None,
+            }),
             ram_file,
         }
     }
@@ -197,17 +242,20 @@ mod tests {
 
     #[test]
     fn the_command_line_is_the_one_that_works() {
-        let icount = line(&Qemu.command(&spec(Clock::Icount, Some(Path::new("d/ram,bin")))));
+        let icount = line(&Qemu::command(&spec(Clock::Icount, Some(Path::new("d/ram,bin"))), &Attached::default()));
         assert_eq!(
             icount,
             "-machine q35,memory-backend=ram0 \
              -object memory-backend-file,id=ram0,size=524288k,share=on,mem-path=d/ram,,bin -cpu max -smp 4 -m 524288k \
              -display none -nodefaults -no-reboot -chardev file,id=com1,path=d/hypervisor.log -serial chardev:com1 \
-             -serial null -chardev file,id=com3,path=d/rt0.log -serial chardev:com3 -serial null \
+             -chardev null,id=com2 -device isa-serial,chardev=com2,index=1,iobase=0x2f8,irq=3 \
+             -chardev file,id=com3,path=d/rt0.log -device isa-serial,chardev=com3,index=2,iobase=0x3e8,irq=3 \
+             -chardev null,id=com4 -device isa-serial,chardev=com4,index=3,iobase=0x2e8,irq=3 \
+             -chardev file,id=com8,path=d/rt1.log -device isa-serial,chardev=com8,index=3,iobase=0x4e8,irq=3 \
              -device isa-debug-exit,iobase=0xf4,iosize=0x04 -kernel hv.elf -initrd a,b/bundle.bin \
              -accel tcg,thread=single -icount shift=0,sleep=off -seed 7 -rtc base=2026-01-01T00:00:00,clock=vm"
         );
-        let host = line(&Qemu.command(&spec(Clock::Host, None)));
+        let host = line(&Qemu::command(&spec(Clock::Host, None), &Attached::default()));
         assert!(!icount.contains("input") && !icount.contains("-d "), "nothing is attached");
         assert!(host.contains("-accel tcg,thread=multi") && !host.contains("icount") && !host.contains("ram0"));
     }
@@ -229,10 +277,10 @@ mod tests {
             ],
             witness: Some(Path::new("d/w.log")),
         };
-        let line = line(&Qemu.command_attached(&spec(Clock::Icount, None), &attached));
+        let line = line(&Qemu::command(&spec(Clock::Icount, None), &attached));
         for expected in [
             "-chardev file,id=com1,path=d/hypervisor.log,input-path=d/com1.in -serial chardev:com1 ",
-            "-chardev file,id=com3,path=d/rt0.log,input-path=d/a,,b.in -serial chardev:com3 ",
+            "-chardev file,id=com3,path=d/rt0.log,input-path=d/a,,b.in -device isa-serial,chardev=com3,",
             "-device isa-debug-exit,iobase=0xf4,iosize=0x04 -device isa-debug-exit,iobase=0x501,iosize=0x02 \
              -chardev file,id=debugcon,path=d/rt0.debugcon.log -device isa-debugcon,iobase=0xe9,chardev=debugcon -device edu ",
         ] {
@@ -254,11 +302,11 @@ mod tests {
 
     #[test]
     fn exit_codes_give_the_byte_back() {
-        assert_eq!(Qemu.exit_byte(33), Some(0x10));
-        assert_eq!(Qemu.exit_byte(35), Some(0x11));
-        assert_eq!(Qemu.exit_byte(1), None);
-        assert_eq!(Qemu.exit_byte(0), None);
-        let value = |code| Qemu.test_exit_value(code).map(|exit| exit.value);
+        assert_eq!(exit_byte(33), Some(0x10));
+        assert_eq!(exit_byte(35), Some(0x11));
+        assert_eq!(exit_byte(1), None);
+        assert_eq!(exit_byte(0), None);
+        let value = |code| test_exit_value(code).map(|exit| exit.value);
         assert_eq!([33, 255, 1, 0, 2].map(value), [Some(0x10), Some(0x7F), Some(0), None, None]);
     }
 }

@@ -169,13 +169,11 @@ impl Converter<'_> {
 
     /// The serial port of each partition: the one it names, else the next that none names.
     fn consoles(&mut self, partitions: &[Spanned<RawPartition>]) -> Vec<Option<SerialPort>> {
-        let named = |partition: &Spanned<RawPartition>| partition.get_ref().console.as_ref().map(|c| *c.get_ref());
-        let taken: Vec<RawConsole> = partitions.iter().filter_map(named).collect();
-        let all = [RawConsole::Com2, RawConsole::Com3, RawConsole::Com4];
-        let mut free = all.into_iter().filter(|port| !taken.contains(port));
-        let chosen: Vec<RawConsole> =
-            partitions.iter().map(|p| named(p).unwrap_or_else(|| free.next().unwrap_or(RawConsole::None))).collect();
-        chosen.into_iter().map(port).collect()
+        let named =
+            |partition: &Spanned<RawPartition>| partition.get_ref().console.as_ref().map(|c| port(*c.get_ref()));
+        let taken: Vec<SerialPort> = partitions.iter().filter_map(named).flatten().collect();
+        let mut free = SerialPort::ALL.into_iter().filter(|port| !taken.contains(port));
+        partitions.iter().map(|partition| named(partition).unwrap_or_else(|| free.next())).collect()
     }
 
     fn partition(&mut self, raw: &RawPartition, console: Option<SerialPort>) -> Partition {
@@ -262,6 +260,10 @@ const fn port(console: RawConsole) -> Option<SerialPort> {
         RawConsole::Com2 => Some(SerialPort::Com2),
         RawConsole::Com3 => Some(SerialPort::Com3),
         RawConsole::Com4 => Some(SerialPort::Com4),
+        RawConsole::Com5 => Some(SerialPort::Com5),
+        RawConsole::Com6 => Some(SerialPort::Com6),
+        RawConsole::Com7 => Some(SerialPort::Com7),
+        RawConsole::Com8 => Some(SerialPort::Com8),
     }
 }
 

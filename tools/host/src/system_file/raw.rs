@@ -224,6 +224,10 @@ pub(super) enum RawConsole {
     Com2,
     Com3,
     Com4,
+    Com5,
+    Com6,
+    Com7,
+    Com8,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize)]

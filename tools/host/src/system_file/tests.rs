@@ -74,6 +74,22 @@ fn a_good_file_means_what_it_says() {
 }
 
 #[test]
+fn each_partition_has_the_next_serial_port_that_is_free() {
+    let partition = |(number, console): (usize, &str)| {
+        format!(
+            "[[partition]]\nname = \"p{number}\"\npcpus = [{}]\nmemory = \"2 MiB\"\n{console}\
+             image = {{ kind = \"elf\", path = \"rt.elf\" }}\nexpect = \"run\"\n",
+            number + 1
+        )
+    };
+    let consoles = ["", "", "console = \"none\"\n", "", "console = \"com8\"\n", "", "", "", ""];
+    let partitions: String = consoles.into_iter().enumerate().map(partition).collect();
+    let file = parse(&format!("[system]\nname = \"many\"\n{partitions}")).unwrap();
+    let numbers: Vec<_> = file.config.partitions.iter().map(|p| p.console.map(SerialPort::number)).collect();
+    assert_eq!(numbers, [Some(2), Some(3), None, Some(4), Some(8), Some(5), Some(6), Some(7), None]);
+}
+
+#[test]
 fn smp_calls_go_to_each_target_by_itself_unless_told_otherwise() {
     let mode = |line: &str| {
         parse(&GOOD.replace("pcpu = 0", &format!("pcpu = 0\n{line}"))).unwrap().config.housekeeping.smp_call_mode
