@@ -75,6 +75,8 @@ pub struct ApicView {
     count: u32,
     /// [`BROADCAST`] from `count` on.
     ids: [u32; VCPUS_MAX],
+    /// Those below 64, a bit for each.
+    low_ids: u64,
 }
 
 /// Why a list of IDs is no [`ApicView`].
@@ -121,7 +123,7 @@ impl ApicView {
         if ids.is_empty() {
             return Err(ApicViewError::Empty);
         }
-        let mut view = Self { count: 0, ids: [BROADCAST; VCPUS_MAX] };
+        let mut view = Self { count: 0, ids: [BROADCAST; VCPUS_MAX], low_ids: 0 };
         for &id in ids {
             if id == BROADCAST {
                 return Err(ApicViewError::Broadcast);
@@ -132,6 +134,9 @@ impl ApicView {
             let slot = view.ids.get_mut(view.count as usize).ok_or(ApicViewError::TooMany { count: ids.len() })?;
             *slot = id;
             view.count += 1;
+            if id < u64::BITS {
+                view.low_ids |= 1 << id;
+            }
         }
         Ok(view)
     }
@@ -165,6 +170,12 @@ impl ApicView {
     pub fn vcpu_with_id(&self, id: u32) -> Option<usize> {
         // Unused slots hold the broadcast address, so that the count need not be looked at.
         if id == BROADCAST { None } else { self.ids.iter().position(|&own| own == id) }
+    }
+
+    /// Whether a vCPU has this x2APIC ID; `false` for all from 64 on.
+    #[inline(always)]
+    pub const fn has_low_id(&self, id: u32) -> bool {
+        id < u64::BITS && self.low_ids >> id & 1 != 0
     }
 
     /// The vCPUs that a logical destination names: IDs `destination[31:16]` of one cluster of 16, a bit for each.

@@ -1,5 +1,14 @@
 //! What the CPU can do, and whether that is enough.
 
+mod missing;
+mod virtualization;
+
+pub use missing::Missing;
+pub use virtualization::{Backend, SvmCapabilities, Virtualization, Vmx};
+
+use crate::vmx::capability::VmxCapabilities;
+use crate::vmx::control;
+
 /// Who made the CPU: the vendor decides how it virtualises.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Vendor {
@@ -31,8 +40,6 @@ pub struct CpuFacts {
     pub vmx: bool,
     /// SVM.
     pub svm: bool,
-    /// The firmware switched SVM off (VM_CR.SVMDIS). Not in CPUID: the caller fills it in, once SVM is known.
-    pub svm_disabled: bool,
     /// No-execute pages.
     pub nx: bool,
     /// 1 GiB pages.
@@ -89,8 +96,10 @@ impl CpuFacts {
         let [_, _, ext_ecx, ext_edx] = leaf(EXT_FEATURES);
         let [_, _, _, power_edx] = leaf(EXT_POWER);
         let [sizes_eax, ..] = leaf(EXT_SIZES);
-        let svm = bit(ext_ecx, 2);
-        let [_, asids, _, svm_edx] = if svm { leaf(EXT_SVM) } else { [0; 4] };
+        // Intel's leaves end before this one, and without SVM its revision is 0.
+        let [revision, asids, _, svm_edx] = if vendor == Vendor::Amd { leaf(EXT_SVM) } else { [0; 4] };
+        // Bochs 2.7's generic CPU model has SVM, but forgets the bit that says so.
+        let svm = bit(ext_ecx, 2) || revision as u8 != 0;
         Self {
             vendor,
             max_basic,
@@ -100,7 +109,6 @@ impl CpuFacts {
             xsave: bit(ecx1, 26),
             vmx: bit(ecx1, 5),
             svm,
-            svm_disabled: false,
             nx: bit(ext_edx, 20),
             page_1gib: bit(ext_edx, 26),
             invariant_tsc: bit(power_edx, 8),
@@ -116,30 +124,49 @@ impl CpuFacts {
         }
     }
 
-    /// What the hypervisor may use.
+    /// Which backend runs the guests, by CPUID alone.
     ///
     /// # Errors
-    /// The first feature missing without which it cannot run.
-    pub const fn check(&self) -> Result<Capabilities, Missing> {
+    /// The first feature missing that both need, or that there is neither.
+    pub const fn backend(&self) -> Result<Backend, Missing> {
         if !self.x2apic {
             return Err(Missing::X2apic);
         }
-        if !self.svm {
-            return Err(if self.vmx { Missing::SvmButVmx } else { Missing::Svm });
+        if !self.nx {
+            return Err(Missing::NoExecute);
         }
-        if self.svm_disabled {
-            return Err(Missing::SvmDisabled);
+        match (self.svm, self.vmx) {
+            (true, _) => Ok(Backend::Svm),
+            (false, true) => Ok(Backend::Vmx),
+            (false, false) => Err(Missing::Virtualization),
         }
+    }
+
+    /// What runs the guests, and what of it the hypervisor may use. `read_msr` executes RDMSR; only MSRs that the CPU has are
+    /// asked for.
+    ///
+    /// # Errors
+    /// The first feature missing without which the hypervisor cannot run.
+    pub fn virtualization(&self, mut read_msr: impl FnMut(u32) -> u64) -> Result<Virtualization, Missing> {
+        match self.backend()? {
+            Backend::Svm if read_msr(VM_CR_MSR) & VM_CR_SVMDIS != 0 => Err(Missing::SvmDisabled),
+            Backend::Svm => Ok(Virtualization::Svm(self.svm_capabilities()?)),
+            Backend::Vmx => {
+                let capabilities = VmxCapabilities::collect(read_msr);
+                let controls = control::negotiate(&capabilities).map_err(Missing::Vmx)?;
+                Ok(Virtualization::Vmx(Vmx { capabilities, controls }))
+            }
+        }
+    }
+
+    const fn svm_capabilities(&self) -> Result<SvmCapabilities, Missing> {
         if !self.nested_paging {
             return Err(Missing::NestedPaging);
         }
         if self.asids < 2 {
             return Err(Missing::Asids { found: self.asids });
         }
-        if !self.nx {
-            return Err(Missing::NoExecute);
-        }
-        Ok(Capabilities {
+        Ok(SvmCapabilities {
             next_rip: self.next_rip,
             vmcb_clean: self.vmcb_clean,
             flush_by_asid: self.flush_by_asid,
@@ -154,89 +181,6 @@ impl CpuFacts {
 const fn bit(register: u32, number: u32) -> bool {
     register & (1 << number) != 0
 }
-
-/// What the hypervisor may use beyond what it needs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Capabilities {
-    /// The VMCB's next RIP is valid after an intercepted instruction; else its length must be known.
-    pub next_rip: bool,
-    /// VMCB clean bits save loads at VMRUN.
-    pub vmcb_clean: bool,
-    /// TLB flushes can name one ASID; else they take all.
-    pub flush_by_asid: bool,
-    /// EXITINFO1 and the VMCB tell operands.
-    pub decode_assists: bool,
-    /// The CPU keeps NMIs back until the guest's IRET; else IRET is intercepted.
-    pub vnmi: bool,
-    /// Nested tables may map 1 GiB at once.
-    pub page_1gib: bool,
-    /// Address space identifiers, the host's 0 included; at least 2.
-    pub asids: u32,
-}
-
-/// What a CPU lacks that the hypervisor needs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Missing {
-    /// x2APIC mode.
-    X2apic,
-    /// SVM, and VMX too.
-    Svm,
-    /// SVM; VMX is there, which Partita does not use yet.
-    SvmButVmx,
-    /// The firmware switched SVM off.
-    SvmDisabled,
-    /// Nested paging.
-    NestedPaging,
-    /// An ASID for a guest.
-    Asids {
-        /// How many there are, the host's included.
-        found: u32,
-    },
-    /// No-execute pages.
-    NoExecute,
-}
-
-impl core::fmt::Display for Missing {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        const CURE: &str = "in QEMU use version 9 or later with -cpu max";
-        match self {
-            Self::X2apic => {
-                write!(f, "this CPU has no x2APIC (CPUID 1 ECX bit 21), by which partitions own their APICs; {CURE}")
-            }
-            Self::Svm => write!(f, "this CPU has no SVM (CPUID 0x80000001 ECX bit 2), which runs the guests; {CURE}"),
-            Self::SvmButVmx => {
-                write!(
-                    f,
-                    "this CPU has VMX, not used yet, but no SVM (CPUID 0x80000001 ECX bit 2); use an AMD CPU, {CURE}"
-                )
-            }
-            Self::SvmDisabled => {
-                write!(
-                    f,
-                    "SVM is switched off (MSR 0xc0010114 bit 4); switch virtualisation on in the firmware's set-up"
-                )
-            }
-            Self::NestedPaging => {
-                write!(
-                    f,
-                    "this CPU has no nested paging (CPUID 0x8000000a EDX bit 0), which keeps guests apart; {CURE}"
-                )
-            }
-            Self::Asids { found } => {
-                write!(
-                    f,
-                    "this CPU has {found} ASIDs (CPUID 0x8000000a EBX), a guest needs one beside the host's; {CURE}"
-                )
-            }
-            Self::NoExecute => {
-                write!(f, "this CPU has no no-execute pages (CPUID 0x80000001 EDX bit 20); {CURE}")
-            }
-        }
-    }
-}
-
-impl core::error::Error for Missing {}
 
 #[cfg(test)]
 mod tests {
@@ -264,10 +208,30 @@ mod tests {
         assert!(facts.vgif && !facts.tsc_deadline);
         // 0x80000007 answers 0 in reality; here it answers rubbish below the maximum.
         facts.invariant_tsc = false;
-        let capabilities = facts.check().unwrap();
+        let Ok(Virtualization::Svm(capabilities)) = facts.virtualization(|_| 0) else { panic!("{facts:?}") };
         assert_eq!(capabilities.asids, 16);
         assert!(!capabilities.next_rip && !capabilities.vnmi && !capabilities.flush_by_asid);
         assert!(capabilities.page_1gib);
+    }
+
+    #[test]
+    fn svm_shows_in_its_own_leaf_too() {
+        let with = |max, ecx, revision, vendor: &'static str| {
+            CpuFacts::collect(move |leaf, _| match leaf {
+                0 if vendor == "Intel" => [0xD, 0x756E_6547, 0x6C65_746E, 0x4965_6E69],
+                0x8000_0000 => [max, 0, 0, 0],
+                0x8000_0001 => [0, 0, ecx, 1 << 20],
+                0x8000_000A => [revision, 64, 0, 1 | 1 << 3],
+                _ => qemu_max(leaf, 0),
+            })
+        };
+        // Bochs 2.7, model bx_generic, as measured.
+        let bochs = with(0x8000_000A, 0x101, 1, "AMD");
+        assert!(bochs.svm && bochs.nested_paging && bochs.next_rip && bochs.asids == 64);
+        assert_eq!(bochs.backend(), Ok(Backend::Svm));
+        assert!(!with(0x8000_000A, 0x101, 0, "AMD").svm, "QEMU's -svm");
+        assert!(!with(0x8000_0008, 0x101, 1, "AMD").svm, "a leaf past the maximum");
+        assert!(!with(0x8000_000A, 0x101, 1, "Intel").svm, "not AMD's");
     }
 
     #[test]
@@ -284,14 +248,12 @@ mod tests {
         let good = CpuFacts::collect(qemu_max);
         for (facts, missing, words) in [
             (CpuFacts { x2apic: false, ..good }, Missing::X2apic, ["x2APIC", "-cpu max"]),
-            (CpuFacts { svm: false, ..good }, Missing::Svm, ["SVM", "-cpu max"]),
-            (CpuFacts { svm: false, vmx: true, ..good }, Missing::SvmButVmx, ["VMX", "AMD"]),
-            (CpuFacts { svm_disabled: true, ..good }, Missing::SvmDisabled, ["SVM", "firmware"]),
+            (CpuFacts { svm: false, ..good }, Missing::Virtualization, ["neither SVM", "-cpu max"]),
             (CpuFacts { nested_paging: false, ..good }, Missing::NestedPaging, ["nested paging", "-cpu max"]),
             (CpuFacts { asids: 1, ..good }, Missing::Asids { found: 1 }, ["1 ASIDs", "-cpu max"]),
             (CpuFacts { nx: false, ..good }, Missing::NoExecute, ["no-execute", "-cpu max"]),
         ] {
-            assert_eq!(facts.check(), Err(missing));
+            assert_eq!(facts.virtualization(|_| 0), Err(missing));
             let text = missing.to_string();
             assert!(words.iter().all(|word| text.contains(word)), "{text}");
         }

@@ -6,6 +6,7 @@ use partita_abi::cpuid as abi;
 use partita_core::system::Identity;
 
 use crate::cpuid_features as features;
+use crate::cpuid_hidden::HiddenFeatures;
 use crate::vmware;
 
 /// The registers EAX, EBX, ECX, EDX.
@@ -51,6 +52,8 @@ pub struct CpuidContext {
     pub host_max_basic: u32,
     /// EAX of the hardware's leaf 0x8000_0000: its highest extended leaf.
     pub host_max_extended: u32,
+    /// Features that the virtualisation extension keeps from guests.
+    pub hidden: HiddenFeatures,
 }
 
 impl CpuidContext {
@@ -76,12 +79,20 @@ const LEAF_TOPOLOGY_V2: u32 = 0x1F;
 /// Extended features 2, the last leaf that the policy knows.
 const EXTENDED_MAX: u32 = 0x8000_0021;
 
+/// What the guest gets at leaf 0, which programs execute often, for its serialisation alone: for 64-bit registers, as `host`,
+/// what the hardware answers. `max_basic` is [`CpuidContext::max_basic`].
+#[inline]
+pub const fn leaf_0(host: [u64; 4], max_basic: u32) -> [u64; 4] {
+    let [_, rbx, rcx, rdx] = host;
+    [max_basic as u64, rbx, rcx, rdx]
+}
+
 /// What the guest gets. `host` is what the hardware answers to the same leaf and subleaf on this pCPU, `cr4` the
 /// guest's CR4. Leaves past the maximum, or that mean nothing to a guest, are zero.
 #[inline]
 pub fn cpuid(leaf: u32, subleaf: u32, host: Registers, cr4: u64, context: &CpuidContext) -> Registers {
     match leaf {
-        0 => [context.max_basic(), host[1], host[2], host[3]],
+        0 => leaf_0(host.map(u64::from), context.max_basic()).map(|register| register as u32),
         1..=LEAF_TOPOLOGY_V2 => basic(leaf, subleaf, host, cr4, context),
         0x4000_0000..=0x4FFF_FFFF => hypervisor(leaf, context),
         0x8000_0000..=EXTENDED_MAX => extended(leaf, host, context),
@@ -97,11 +108,13 @@ fn basic(leaf: u32, subleaf: u32, host: Registers, cr4: u64, context: &CpuidCont
         0x1 => features::leaf_1(host, cr4, context),
         0x4 => cache(host, context),
         0x6 => features::leaf_6(host),
-        0x7 => features::leaf_7(subleaf, host, cr4),
-        0xD => features::leaf_d(subleaf, host),
+        0x7 => features::leaf_7(subleaf, host, cr4, context.hidden),
+        0xD => features::leaf_d(subleaf, host, context.hidden),
         LEAF_TOPOLOGY_V2 => topology(subleaf, context),
-        // Cache descriptors, frequencies, address translation.
-        0x2 | 0x15 | 0x16 | 0x18 => host,
+        // Cache descriptors, address translation.
+        0x2 | 0x18 => host,
+        // Frequencies: some CPUs tell wrong ones, and the guest has those that were measured in the hypervisor's leaves.
+        0x15 | 0x16 => ZERO,
         // Serial number, MONITOR, PMU, QoS, SGX, trace, key locker and what is still unknown.
         _ => ZERO,
     }

@@ -5,6 +5,7 @@
 //! hardware lacks, but "x2APIC" and "hypervisor".
 
 use crate::cpuid::{CpuidContext, Registers};
+use crate::cpuid_hidden::HiddenFeatures;
 
 const CR4_OSXSAVE: u64 = 1 << 18;
 const CR4_PKE: u64 = 1 << 22;
@@ -135,12 +136,12 @@ const LEAF7_1_EAX_SHOWN: u32 = bits([
     23, // AVX_IFMA
 ]);
 
-pub(crate) fn leaf_7(subleaf: u32, [eax, ebx, ecx, edx]: Registers, cr4: u64) -> Registers {
+pub(crate) fn leaf_7(subleaf: u32, [eax, ebx, ecx, edx]: Registers, cr4: u64, hidden: HiddenFeatures) -> Registers {
     match subleaf {
         0 => {
             let pku_on = ecx & (1 << 3) != 0 && cr4 & CR4_PKE != 0;
-            let ecx = with(ecx & LEAF7_ECX_SHOWN, ECX_OSPKE, pku_on);
-            [eax.min(1), ebx & LEAF7_EBX_SHOWN, ecx, edx & LEAF7_EDX_SHOWN]
+            let ecx = with(ecx & LEAF7_ECX_SHOWN & !hidden.leaf_7_ecx, ECX_OSPKE, pku_on);
+            [eax.min(1), ebx & LEAF7_EBX_SHOWN & !hidden.leaf_7_ebx, ecx, edx & LEAF7_EDX_SHOWN]
         }
         1 => [eax & LEAF7_1_EAX_SHOWN, 0, 0, 0],
         _ => [0; 4],
@@ -164,11 +165,11 @@ const LEAFD_1_EAX_SHOWN: u32 = bits([
     3, // XSAVES
 ]);
 
-pub(crate) fn leaf_d(subleaf: u32, [eax, ebx, ecx, edx]: Registers) -> Registers {
+pub(crate) fn leaf_d(subleaf: u32, [eax, ebx, ecx, edx]: Registers, hidden: HiddenFeatures) -> Registers {
     match subleaf {
         0 => [eax & XCR0_SHOWN, ebx, ecx, 0],
         // ECX, EDX: no supervisor component.
-        1 => [eax & LEAFD_1_EAX_SHOWN, ebx, 0, 0],
+        1 => [eax & LEAFD_1_EAX_SHOWN & !hidden.leaf_d_1_eax, ebx, 0, 0],
         2..=31 if XCR0_SHOWN & (1 << subleaf) != 0 => [eax, ebx, ecx, edx],
         _ => [0; 4],
     }
@@ -203,7 +204,8 @@ pub(crate) fn leaf_8000_0001([eax, ebx, ecx, edx]: Registers, context: &CpuidCon
     let ecx = ecx & !EXT1_ECX_HIDDEN;
     // The bit is AMD's own: "cores are counted as threads".
     let several = context.vcpus > 1 && ecx & (1 << ECX_CMP_LEGACY) != 0;
-    [eax, ebx, with(ecx, ECX_CMP_LEGACY, several), edx & !EXT1_EDX_HIDDEN]
+    let edx = edx & !(EXT1_EDX_HIDDEN | context.hidden.leaf_8000_0001_edx);
+    [eax, ebx, with(ecx, ECX_CMP_LEGACY, several), edx]
 }
 
 // Leaf 0x8000_0007.

@@ -124,24 +124,15 @@ impl core::fmt::Display for IcrRefusal {
     }
 }
 
-/// The common case of [`filter`]: a fixed interrupt to the physical ID of one own vCPU.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Unicast {
-    /// Whom it goes to.
-    pub vcpu: usize,
-    /// What to write into the ICR.
-    pub icr: u64,
-}
-
-/// Decides the common case alone, in few instructions. `None` says nothing about the write: ask [`filter`].
-#[inline]
-pub fn unicast(view: &ApicView, icr: u64) -> Option<Unicast> {
+/// The common case of [`filter`], in few instructions: a fixed interrupt to the physical ID, below 64, of one own vCPU, or to
+/// the sender, whose ID is `own_id`. What to write into the ICR. `None` says nothing about the guest's write: ask [`filter`].
+#[inline(always)]
+pub fn unicast(view: &ApicView, own_id: u32, icr: u64) -> Option<u64> {
+    const SELF: u32 = TO_SELF << SHORTHAND_SHIFT;
     let command = icr as u32;
-    if command & !(VECTOR | ASSERT | LEVEL_TRIGGERED) != 0 || command & VECTOR < VECTOR_MIN as u32 {
-        return None;
-    }
-    let id = (icr >> 32) as u32;
-    view.vcpu_with_id(id).map(|vcpu| Unicast { vcpu, icr: physical_icr(id, command as u8) })
+    let id = if command & SELF != 0 { own_id } else { (icr >> 32) as u32 };
+    let is_fixed = command & !(VECTOR | ASSERT | LEVEL_TRIGGERED | SELF) == 0 && command as u8 >= VECTOR_MIN;
+    (is_fixed && view.has_low_id(id)).then(|| physical_icr(id, command as u8))
 }
 
 /// Decides about the write of `icr` to the ICR by vCPU `sender` of the partition with this view.

@@ -3,6 +3,7 @@
 //! The table itself is in `msr_table.rs`. An MSR that is not in it gets #GP, as hardware gives it for one that it
 //! does not have.
 
+use crate::capabilities::Backend;
 use crate::msr_table::rule;
 
 pub use crate::icr::ICR_MSR;
@@ -65,12 +66,20 @@ pub struct MsrRule {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MsrPolicy {
     trap_timer_count: bool,
+    is_intel: bool,
 }
 
 impl MsrPolicy {
-    /// A policy. With `trap_timer_count` a read of MSR 0x839 exits: QEMU aborts at it when it counts instructions.
+    /// A policy for AMD's CPUs. With `trap_timer_count` a read of MSR 0x839 exits: QEMU aborts at it when it counts
+    /// instructions.
     pub const fn new(trap_timer_count: bool) -> Self {
-        Self { trap_timer_count }
+        Self { trap_timer_count, is_intel: false }
+    }
+
+    /// The same for the CPUs that have this backend, as each vendor has MSRs of its own.
+    #[must_use]
+    pub const fn on(self, backend: Backend) -> Self {
+        Self { is_intel: matches!(backend, Backend::Vmx), ..self }
     }
 
     /// What RDMSR of `msr` does.
@@ -78,7 +87,7 @@ impl MsrPolicy {
     pub const fn read(self, msr: u32) -> MsrRead {
         match msr {
             TIMER_COUNT_MSR if self.trap_timer_count => MsrRead::TimerCount,
-            _ => rule(msr).read,
+            _ => rule(msr, self.is_intel).read,
         }
     }
 
@@ -88,7 +97,7 @@ impl MsrPolicy {
         match msr {
             // The one write that a running guest makes often.
             ICR_MSR => MsrWrite::Icr,
-            _ => rule(msr).write,
+            _ => rule(msr, self.is_intel).write,
         }
     }
 
@@ -108,6 +117,40 @@ impl MsrPolicy {
             }
         }
     }
+}
+
+impl MsrPolicy {
+    /// Fills VMX's MSR bitmaps (SDM vol. 3 section 25.6.9): an access exits unless the policy says `Pass`. What lies behind them
+    /// is not used.
+    pub fn fill_msr_bitmap(self, map: &mut [u8; MSRPM_LEN]) {
+        map.fill(0xFF);
+        for (is_write, half) in [false, true].into_iter().zip(map.chunks_mut(BITMAP_HALF)) {
+            for (&base, part) in BITMAP_BASES.iter().zip(half.chunks_mut(BITMAP_PART)) {
+                for (msr, byte) in (base..).step_by(8).zip(part) {
+                    let passes = |msr| match is_write {
+                        true => matches!(self.write(msr), MsrWrite::Pass),
+                        false => matches!(self.read(msr), MsrRead::Pass),
+                    };
+                    *byte = (0..8).filter(|bit| !passes(msr + bit)).fold(0, |byte, bit| byte | 1 << bit);
+                }
+            }
+        }
+    }
+}
+
+/// Bytes of VMX's bitmaps for reads, and of those for writes.
+const BITMAP_HALF: usize = 0x800;
+/// Bytes of one bitmap, for 0x2000 MSRs.
+const BITMAP_PART: usize = 0x400;
+/// Where they start. Any other MSR always exits.
+const BITMAP_BASES: [u32; 2] = [0, 0xC000_0000];
+
+/// Reads VMX's bitmaps as the processor does: whether the access exits.
+pub fn msr_bitmap_exits(map: &[u8; MSRPM_LEN], msr: u32, write: bool) -> bool {
+    let offset = msr & 0x1FFF;
+    let Some(part) = BITMAP_BASES.iter().position(|&base| base == msr - offset) else { return true };
+    let at = usize::from(write) * BITMAP_HALF + part * BITMAP_PART + (offset / 8) as usize;
+    map.get(at).is_none_or(|byte| byte & (1 << (offset % 8)) != 0)
 }
 
 /// Bytes of SVM's MSR permission map (APM vol. 2 section 15.11).

@@ -23,23 +23,29 @@ const HWCR: u64 = 1 << 24;
 /// DE_CFG: LFENCE is dispatch serialising, as every guest wants it.
 const DE_CFG: u64 = 1 << 1;
 
-/// The rule for one MSR.
+/// MISC_ENABLE: fast strings; no branch trace store, no precise event-based sampling (SDM vol. 4 table 2-2).
+const MISC_ENABLE: u64 = 1 << 0 | 1 << 11 | 1 << 12;
+
+/// The rule for one MSR, on Intel's CPUs or on AMD's: neither has what is the other's own.
 #[rustfmt::skip]
-pub(crate) const fn rule(msr: u32) -> MsrRule {
+pub(crate) const fn rule(msr: u32, is_intel: bool) -> MsrRule {
     match msr {
         // Architectural.
         0x0000_0010               => MsrRule { read: R::Pass, write: W::Ignore }, // TSC: one time line for all
         0x0000_001B               => MsrRule { read: R::ApicBase, write: W::ApicBase },
         0x0000_0048               => PASS,           // SPEC_CTRL
         0x0000_0049               => WRITE_PASS,     // PRED_CMD
-        0x0000_008B               => read_only(0),   // PATCH_LEVEL: microcode is not the guest's
+        // Microcode is not the guest's. Kernels on Intel's CPUs write 0 before they ask which there is.
+        0x0000_008B if is_intel   => fixed(0),       // BIOS_SIGN_ID
+        0x0000_008B               => read_only(0),   // PATCH_LEVEL
         0x0000_00FE               => read_only(0),   // MTRRcap: none, as CPUID says
-        0x0000_0174..=0x0000_0176 => PASS,           // SYSENTER_CS, _ESP, _EIP: in VMLOAD and VMSAVE
+        0x0000_0174..=0x0000_0176 => PASS,           // SYSENTER_CS, _ESP, _EIP: in VMLOAD and VMSAVE, or the VMCS
         0x0000_0179               => read_only(0),   // MCG_CAP: no banks
         0x0000_017A..=0x0000_017B => fixed(0),       // MCG_STATUS, MCG_CTL
-        0x0000_01D9               => fixed(0),       // DEBUGCTL: VMRUN does not switch it
+        0x0000_01A0 if is_intel   => fixed(MISC_ENABLE),
+        0x0000_01D9               => fixed(0),       // DEBUGCTL: VMRUN does not switch it, and the VMCS' stays 0
         0x0000_01DB..=0x0000_01DE => read_only(0),   // last branch and exception records
-        0x0000_0277               => PASS,           // PAT: the VMCB's own under nested paging
+        0x0000_0277               => PASS,           // PAT: the VMCB's or VMCS' own
         0x0000_02FF               => fixed(0),       // MTRRdefType: MTRRs off
         0x0000_0400..=0x0000_047F => fixed(0),       // machine-check banks: absent ones read as zero
         0x0000_06E0               => PASS,           // TSC_DEADLINE: TSC offset is 0, the timer is the guest's
@@ -66,10 +72,11 @@ pub(crate) const fn rule(msr: u32) -> MsrRule {
 
         // AMD64.
         0xC000_0080               => MsrRule { read: R::Efer, write: W::Efer },
-        0xC000_0081..=0xC000_0084 => PASS,           // STAR, LSTAR, CSTAR, SFMASK: in VMLOAD and VMSAVE
+        0xC000_0081..=0xC000_0084 => PASS,           // STAR, LSTAR, CSTAR, SFMASK: the hypervisor uses none
         0xC000_0100..=0xC000_0102 => PASS,           // FS.base, GS.base, KernelGSbase: likewise
         0xC000_0103               => PASS,           // TSC_AUX: the hypervisor does not use it
 
+        0xC001_0000.. if is_intel => GP,
         // AMD's own. Kernels read these without asking CPUID, some with a plain RDMSR that must not fault.
         0xC001_0000..=0xC001_0007 => fixed(0),       // K7 performance counters: never count
         0xC001_0010               => fixed(0),       // SYSCFG

@@ -79,6 +79,29 @@ pub mod code {
     pub const BUSY: u64 = -2i64 as u64;
 }
 
+/// An exit code that nobody handles, in words (APM vol. 2 appendix C).
+pub const fn name(exit_code: u64) -> &'static str {
+    match exit_code {
+        0x00..=0x0F => "read of a control register",
+        0x10..=0x1F => "write of a control register",
+        0x20..=0x2F => "read of a debug register",
+        0x30..=0x3F => "write of a debug register",
+        code::EXCEPTION_BASE..=code::EXCEPTION_LAST => "exception",
+        code::INTR => "interrupt",
+        code::SMI => "SMI",
+        code::INIT => "INIT",
+        code::VINTR => "virtual interrupt",
+        code::PAUSE => "PAUSE",
+        code::HLT => "HLT",
+        code::TASK_SWITCH => "task switch",
+        code::XSETBV => "XSETBV",
+        _ => "a code without a handler",
+    }
+}
+
+/// EXITINFO1 of [`code::MSR`]: the exit is for WRMSR.
+pub const MSR_IS_WRITTEN: u64 = 1 << 0;
+
 /// Why the guest was left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SvmExit {
@@ -136,7 +159,7 @@ impl SvmExit {
     pub const fn decode(exit_code: u64, exit_info_1: u64) -> Self {
         match exit_code {
             code::CPUID => Self::Cpuid,
-            code::MSR => Self::Msr { write: exit_info_1 & 1 != 0 },
+            code::MSR => Self::Msr { write: exit_info_1 & MSR_IS_WRITTEN != 0 },
             code::IOIO => Self::Ioio,
             code::VMMCALL => Self::Vmmcall,
             code::NMI => Self::Nmi,

@@ -4,6 +4,7 @@ use partita_abi::cpuid as abi;
 use partita_abi::hypercall;
 use partita_core::system::Identity;
 use partita_x86_policy::cpuid::{CpuidContext, HypercallInstruction, Registers, cpuid};
+use partita_x86_policy::cpuid_hidden::{Feature, HiddenFeatures};
 use partita_x86_policy::vmware::{is_vmware_call, vmware_call};
 use proptest::prelude::*;
 
@@ -27,6 +28,7 @@ fn context() -> CpuidContext {
         lapic_khz: 1_000_000,
         host_max_basic: 0x20,
         host_max_extended: 0x8000_0028,
+        hidden: HiddenFeatures::default(),
     }
 }
 
@@ -62,7 +64,9 @@ fn hidden_features_do_not_show_on_a_cpu_that_has_everything() {
     assert!(!bit(ebx, 1) && !bit(ebx, 12) && !bit(ebx, 25), "TSC_ADJUST, QoS, trace");
     assert!(!bit(ecx, 5) && !bit(ecx, 7) && !bit(ecx, 16), "WAITPKG, CET, LA57");
     assert!(!bit(edx, 20) && !bit(edx, 24) && !bit(edx, 29), "CET, AMX, ARCH_CAPABILITIES");
-    for leaf in [3, 5, 9, 0xA, 0xF, 0x10, 0x12, 0x14, 0x1A, 0x8000_000A, 0x8000_001B, 0x8000_001C, 0x8000_001F] {
+    for leaf in
+        [3, 5, 9, 0xA, 0xF, 0x10, 0x12, 0x14, 0x15, 0x16, 0x1A, 0x8000_000A, 0x8000_001B, 0x8000_001C, 0x8000_001F]
+    {
         assert_eq!(ones(leaf, 0), [0; 4], "{leaf:#x}");
     }
     assert_eq!(ones(0x8000_0007, 0), [0, 0, 0, 1 << 8], "the invariant TSC alone");
@@ -80,6 +84,28 @@ fn nothing_is_shown_that_hardware_lacks() {
     assert_eq!(none(7), [0; 4]);
     assert_eq!(none(0x8000_0001), [0; 4]);
     assert_eq!(none(0x8000_0021), [0; 4]);
+}
+
+#[test]
+fn features_that_guests_cannot_have_do_not_show_and_nothing_else_changes() {
+    let hidden_from = |feature, leaf, subleaf| {
+        let context = CpuidContext { hidden: HiddenFeatures::default().with(feature, true), ..context() };
+        let (all, rest) = (ones(leaf, subleaf), cpuid(leaf, subleaf, ONES, 0, &context));
+        core::array::from_fn(|register| all[register] & !rest[register])
+    };
+    let leaves = [(1, 0), (7, 0), (7, 1), (0xD, 0), (0xD, 1), (0x8000_0001, 0), (0x8000_0008, 0)];
+    for (feature, hidden) in [
+        (Feature::Rdtscp, vec![((7, 0), [0, 0, 1 << 22, 0]), ((0x8000_0001, 0), [0, 0, 0, 1 << 27])]),
+        (Feature::Invpcid, vec![((7, 0), [0, 1 << 10, 0, 0])]),
+        (Feature::Xsaves, vec![((0xD, 1), [1 << 3, 0, 0, 0])]),
+    ] {
+        for (leaf, subleaf) in leaves {
+            let wanted = hidden.iter().find(|(at, _)| *at == (leaf, subleaf)).map_or([0; 4], |(_, bits)| *bits);
+            assert_eq!(hidden_from(feature, leaf, subleaf), wanted, "{feature:?} in {leaf:#x}.{subleaf}");
+        }
+    }
+    let none = HiddenFeatures::default();
+    assert_eq!(none.with(Feature::Rdtscp, false), none);
 }
 
 #[test]

@@ -212,13 +212,16 @@ proptest! {
     #[test]
     fn the_common_case_is_the_filters(ids in ids(), icr in icrs(), own in any::<prop::sample::Index>()) {
         let view = ApicView::new(&ids).unwrap();
-        let to_own = to(*own.get(&ids)) | icr & 0xC0FF;
-        for icr in [icr, to_own] {
-            if let Some(sent) = unicast(&view, icr) {
-                prop_assert_eq!(sent.icr, physical_icr(ids[sent.vcpu], icr as u8));
-                prop_assert_eq!(filter(&view, 0, icr), fixed(icr as u8, 1 << sent.vcpu));
+        let sender = own.index(ids.len());
+        let own_id = ids[sender];
+        let (to_own, to_self) = (to(own_id) | icr & 0xC0FF, icr & 0xFFFF_FFFF_0000_C0FF | 1 << 18);
+        for icr in [icr, to_own, to_self] {
+            if let Some(sent) = unicast(&view, own_id, icr) {
+                let target = ids.iter().position(|&id| u64::from(id) == sent >> 32).unwrap();
+                prop_assert_eq!(sent, physical_icr(ids[target], icr as u8));
+                prop_assert_eq!(filter(&view, sender, icr), fixed(icr as u8, 1 << target));
             } else {
-                prop_assert!(icr != to_own || icr & 0xF0 == 0);
+                prop_assert!(![to_own, to_self].contains(&icr) || icr & 0xF0 == 0 || own_id >= 64);
             }
         }
     }

@@ -1,5 +1,6 @@
 //! The MSR policy: default deny, the permission map, and the values of what is emulated.
 
+use partita_x86_policy::capabilities::Backend;
 use partita_x86_policy::msr::{MSRPM_LEN, MsrPolicy, MsrRead, MsrWrite, msrpm_intercepts};
 use partita_x86_policy::msr_values::{
     ApicBaseWrite, EFER_FFXSR, EFER_LMA, EFER_LME, EFER_NXE, EFER_SCE, EFER_SVME, EFER_TCE, Gp, apic_base_read,
@@ -110,6 +111,22 @@ fn what_must_be_trapped_is() {
         assert_eq!((policy.read(svm), policy.write(svm)), (MsrRead::Gp, MsrWrite::Gp));
     }
     assert_eq!(policy.write(0x10), MsrWrite::Ignore, "the time line is everybody's");
+}
+
+#[test]
+fn each_vendor_has_its_own_and_shares_the_rest() {
+    let (amd, intel) = (MsrPolicy::new(false), MsrPolicy::new(false).on(Backend::Vmx));
+    assert_eq!(amd.on(Backend::Svm), amd);
+    let misc_enable = (MsrRead::Value(0x1801), MsrWrite::Ignore);
+    assert_eq!((intel.read(0x1A0), intel.write(0x1A0)), misc_enable);
+    assert_eq!((amd.read(0x1A0), amd.write(0x1A0)), (MsrRead::Gp, MsrWrite::Gp));
+    assert_eq!((amd.write(0x8B), intel.write(0x8B)), (MsrWrite::Gp, MsrWrite::Ignore));
+    for msr in 0xC001_0000..=0xC001_1FFF {
+        assert_eq!((intel.read(msr), intel.write(msr)), (MsrRead::Gp, MsrWrite::Gp), "{msr:#x}");
+    }
+    for msr in (0..=0x1FFF).chain(0xC000_0000..=0xC000_1FFF).filter(|msr| ![0x8B, 0x1A0].contains(msr)) {
+        assert_eq!((amd.read(msr), amd.write(msr)), (intel.read(msr), intel.write(msr)), "{msr:#x}");
+    }
 }
 
 #[test]

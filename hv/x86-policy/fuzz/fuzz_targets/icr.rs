@@ -34,9 +34,11 @@ fuzz_target!(|input: Input| {
         let icr = own.map_or(write.icr, |id| u64::from(id) << 32 | write.icr & 0xCFFF);
         let sender = usize::from(write.sender) % VCPUS_MAX;
         let action = filter(&view, sender, icr);
-        if let Some(sent) = unicast(&view, icr) {
-            assert_eq!(action, IcrAction::Fixed { vector: icr as u8, targets: VcpuMask::single(sent.vcpu) });
-            assert_eq!(sent.icr, u64::from(ids[sent.vcpu]) << 32 | 0x4000 | icr & 0xFF);
+        let own_id = ids.get(sender).copied();
+        if let Some(sent) = own_id.and_then(|own_id| unicast(&view, own_id, icr)) {
+            let target = ids.iter().position(|&id| u64::from(id) == sent >> 32).expect("a foreign CPU");
+            assert_eq!(action, IcrAction::Fixed { vector: icr as u8, targets: VcpuMask::single(target) });
+            assert_eq!(sent, u64::from(ids[target]) << 32 | 0x4000 | icr & 0xFF);
         }
         let (targets, requests) = match action {
             IcrAction::Fixed { vector, targets } => {
