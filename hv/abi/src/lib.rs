@@ -9,6 +9,7 @@
 
 pub mod bundle;
 pub mod cpuid;
+pub mod debug_port;
 pub mod guest;
 pub mod hypercall;
 pub mod report;

@@ -10,6 +10,7 @@
 pub mod bars;
 pub mod command;
 pub mod line;
+pub mod serial;
 pub mod table;
 pub mod units;
 

@@ -7,6 +7,7 @@
 pub mod arch;
 pub mod clock_sync;
 pub mod encode;
+pub mod explanation;
 pub mod gate;
 pub mod loading;
 pub mod memory;

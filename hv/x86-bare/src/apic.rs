@@ -49,6 +49,8 @@ pub fn enable() {
         let base = read_msr(APIC_BASE);
         if base & X2APIC != X2APIC {
             write_msr(APIC_BASE, base | X2APIC);
+            // Bochs 2.7 sets the logical ID at a write in x2APIC mode only; elsewhere this changes nothing.
+            write_msr(APIC_BASE, base | X2APIC);
         }
         write_msr(SPURIOUS, SOFTWARE_ENABLE | SPURIOUS_VECTOR as u64);
     }

@@ -1,4 +1,4 @@
-//! What the machine has: CPUs, PM timer and COM1's interrupt from ACPI.
+//! What the machine has: CPUs, PM timer and the console's interrupt from ACPI.
 
 use core::pin::Pin;
 use core::ptr::NonNull;
@@ -19,8 +19,8 @@ pub struct Platform {
     pub apic_ids: Vec<u32, CPUS_MAX>,
     /// I/O port of the PM timer.
     pub pm_timer_port: u16,
-    /// The interrupt line of COM1, if it leads to an I/O APIC.
-    pub com1_line: Option<InterruptLine>,
+    /// The interrupt line of the console, if it leads to an I/O APIC.
+    pub console_line: Option<InterruptLine>,
 }
 
 /// An input of an I/O APIC.
@@ -35,9 +35,6 @@ pub struct InterruptLine {
     /// Whether it is active low.
     pub is_low: bool,
 }
-
-/// COM1's interrupt on the ISA bus.
-const COM1_ISA_INTERRUPT: u8 = 4;
 
 /// Why the tables are of no use.
 #[derive(Debug)]
@@ -92,20 +89,21 @@ impl AcpiHandler for IdentityMapped {
 
 const ENABLED: u32 = 1;
 
-/// Reads the tables. `boot_apic_id` is the ID of the CPU that executes this.
+/// Reads the tables. `boot_apic_id` is the ID of the CPU that executes this, `console_irq` the console's interrupt on the ISA
+/// bus.
 ///
 /// # Errors
 /// What is missing or broken.
 ///
 /// # Safety
 /// `rsdp` must be 0 or the address of the firmware's RSDP, and the low 4 GiB be mapped one to one.
-pub unsafe fn discover(rsdp: u64, boot_apic_id: u32) -> Result<Platform, PlatformError> {
+pub unsafe fn discover(rsdp: u64, boot_apic_id: u32, console_irq: Option<u8>) -> Result<Platform, PlatformError> {
     // SAFETY: by the contract above.
     let tables = unsafe { tables(rsdp) }?;
     Ok(Platform {
         apic_ids: apic_ids(&tables, boot_apic_id)?,
         pm_timer_port: pm_timer_port(&tables)?,
-        com1_line: isa_line(&tables, COM1_ISA_INTERRUPT)?,
+        console_line: console_irq.map_or(Ok(None), |irq| isa_line(&tables, irq))?,
     })
 }
 

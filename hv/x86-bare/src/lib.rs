@@ -1,7 +1,7 @@
 //! The bare x86 machine, for programs that own it: the hypervisor, and the payloads, on the machine or in a partition.
 //!
-//! It brings a program from a PVH loader into 64-bit Rust, finds the other CPUs and starts them, and has thin access to
-//! the registers that both kinds of program need. The binary provides a block of memory and its main function:
+//! It brings a program from a PVH or multiboot2 loader into 64-bit Rust, finds the other CPUs and starts them, and has thin
+//! access to the registers that both kinds of program need. The binary provides a block of memory and its main function:
 //!
 //! ```ignore
 //! #[unsafe(no_mangle)]
@@ -16,8 +16,11 @@
 pub mod apic;
 pub mod application;
 pub mod boot_info;
+pub mod debug_port;
 pub mod discover;
+pub mod entry;
 pub mod exceptions;
+pub mod multiboot2;
 pub mod pm_timer;
 pub mod pvh;
 pub mod uart;
@@ -31,7 +34,7 @@ use x86_64::registers::model_specific::Msr;
 
 /// The first stack, and a page above it that is the program's own: aligned to its size.
 #[repr(C, align(65536))]
-pub struct BootBlock(UnsafeCell<[u8; pvh::BOOT_BLOCK_LEN]>);
+pub struct BootBlock(UnsafeCell<[u8; entry::BOOT_BLOCK_LEN]>);
 
 // SAFETY: only the boot CPU uses it.
 unsafe impl Sync for BootBlock {}
@@ -39,7 +42,7 @@ unsafe impl Sync for BootBlock {}
 impl BootBlock {
     /// A block of zeros.
     pub const fn new() -> Self {
-        Self(UnsafeCell::new([0; pvh::BOOT_BLOCK_LEN]))
+        Self(UnsafeCell::new([0; entry::BOOT_BLOCK_LEN]))
     }
 
     /// Where it lies.
@@ -82,6 +85,16 @@ pub unsafe fn write_msr(msr: u32, value: u64) {
     unsafe { Msr::new(msr).write(value) }
 }
 
+/// Masks every line of the legacy 8259 interrupt controllers, which a BIOS leaves on: their vectors are exceptions' until
+/// someone programs them.
+pub fn mask_legacy_controllers() {
+    for port in [0x21, 0xA1] {
+        let mut mask: Port<u8> = Port::new(port);
+        // SAFETY: masks interrupts; where there is no controller, nothing happens.
+        unsafe { mask.write(0xFF) };
+    }
+}
+
 /// Tells the CPU that it is spinning.
 #[inline(always)]
 pub fn relax() {
@@ -96,9 +109,10 @@ pub fn halt_forever() -> ! {
     }
 }
 
-/// Ends the run: of the machine, if it has QEMU's `isa-debug-exit` device, or of the partition. Elsewhere the write has
-/// no reader, and the CPU halts.
+/// Ends the run: of the machine, if it has QEMU's `isa-debug-exit` device or a debug port that is in use, or of the partition.
+/// Elsewhere the write has no reader, and the CPU halts.
 pub fn end_run(byte: u8) -> ! {
+    debug_port::end(byte);
     let mut port: Port<u8> = Port::new(EXIT_PORT);
     // SAFETY: the port ends the run or does nothing.
     unsafe { port.write(byte) };

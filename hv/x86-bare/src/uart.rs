@@ -22,8 +22,14 @@ impl Uart {
 
     /// Sets the port up: 115,200 baud, 8N1, polled.
     pub fn init(base: u16) {
-        // Interrupts off; divisor 1 (115,200 baud), 8 data bits, no parity, 1 stop bit; FIFOs on; DTR and RTS.
-        for (offset, value) in [(1, 0x00), (3, 0x80), (0, 0x01), (1, 0x00), (3, 0x03), (2, 0xC7), (4, 0x03)] {
+        Self::init_slow(base, 1);
+    }
+
+    /// Sets the port up: 115,200 baud divided by `divisor`, 8N1, polled.
+    pub fn init_slow(base: u16, divisor: u16) {
+        let [low, high] = divisor.to_le_bytes();
+        // Interrupts off; divisor, 8 data bits, no parity, 1 stop bit; FIFOs on; DTR and RTS.
+        for (offset, value) in [(1, 0x00), (3, 0x80), (0, low), (1, high), (3, 0x03), (2, 0xC7), (4, 0x03)] {
             let mut port: Port<u8> = Port::new(base + offset);
             // SAFETY: these are the registers of the serial port that this program owns.
             unsafe { port.write(value) };

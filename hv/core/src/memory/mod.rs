@@ -186,6 +186,16 @@ impl core::fmt::Display for DivideError {
 
 impl core::error::Error for DivideError {}
 
+/// The highest range of `bytes` bytes, at a multiple of `align` (a power of two), that is in `usable`, not in `taken`, and
+/// ends at `end` or below.
+pub fn highest_room(usable: &[Range], taken: &[Range], bytes: u64, align: u64, end: u64) -> Option<Range> {
+    let mut free = Free::of(usable).ok()?;
+    for range in taken {
+        free.take(range).ok()?;
+    }
+    free.find_last(bytes, align, end)
+}
+
 /// Divides the memory: fixed ranges first, then the hypervisor's, then the other partitions' from the largest to
 /// the smallest, each at the lowest place that is left. The same request always gets the same division.
 ///

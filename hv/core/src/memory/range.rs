@@ -124,6 +124,17 @@ impl Free {
         Some(Range::at(found.start, bytes))
     }
 
+    /// The highest free range of so many bytes that ends at `end` or below, at the given alignment.
+    pub(super) fn find_last(&self, bytes: u64, align: u64, end: u64) -> Option<Range> {
+        let below = Range { start: 0, end };
+        let starts = self.ranges.iter().rev().filter_map(|range| {
+            let free = range.intersection(&below);
+            let start = free.end.checked_sub(bytes)? & !(align - 1);
+            Some(start).filter(|&start| start >= free.start)
+        });
+        starts.map(|start| Range::at(start, bytes)).next()
+    }
+
     /// Bytes of the largest range that can be had at the given alignment.
     pub(super) fn largest(&self, align: u64) -> u64 {
         self.aligned(align).map(|range| range.len()).max().unwrap_or(0)

@@ -148,3 +148,37 @@ fn the_hypervisors_memory_stays_below_its_end() {
     assert_eq!(error, DivideError::NoLowRoomForHypervisor { bytes: 6 * MIB, end: 14 * MIB - 1 });
     assert!(error.to_string().contains("memory_at"), "{error}");
 }
+
+#[test]
+fn the_highest_room_is_free_aligned_and_below_the_end() {
+    let taken = RESERVED.map(|(_, range)| range);
+    let room = |bytes, end| highest_room(&USABLE, &taken, bytes, 0x1000, end);
+    assert_eq!(room(MIB, u64::MAX), Some(Range::at(511 * MIB, MIB)));
+    assert_eq!(room(MIB - 1, u64::MAX), Some(Range::at(511 * MIB, MIB - 1)));
+    assert_eq!(room(MIB, 105 * MIB + 0x1234), Some(Range::at(99 * MIB, MIB)), "below the bundle");
+    assert_eq!(room(2 * MIB, 2 * MIB), None);
+    assert_eq!(room(600 * MIB, u64::MAX), None);
+    assert_eq!(room(0x1000, 0), None);
+}
+
+proptest! {
+    /// The room does not overlap what is taken, and there is none above it.
+    #[test]
+    fn a_room_is_nobody_elses(
+        starts in prop::collection::vec((0u64..256, 1u64..64), 0..8), bytes in 1u64..0x8000, end in 0u64..300
+    ) {
+        // Small, so that all places can be looked at.
+        const UNIT: u64 = 0x4000;
+        let taken: Vec<Range, 8> = starts.iter().map(|&(start, len)| Range::at(start * UNIT, len * UNIT)).collect();
+        let usable = [Range::at(0, 256 * UNIT)];
+        let is_free = |range: Range| range.end <= (end * UNIT).min(256 * UNIT) && !taken.iter().any(|t| t.overlaps(&range));
+        match highest_room(&usable, &taken, bytes, 0x1000, end * UNIT) {
+            Some(room) => {
+                prop_assert!(is_free(room) && room.len() == bytes && room.start % 0x1000 == 0);
+                let above = (room.start + 0x1000..256 * UNIT).step_by(0x1000);
+                prop_assert!(!above.into_iter().any(|start| is_free(Range::at(start, bytes))));
+            }
+            None => prop_assert!(!(0..256 * UNIT).step_by(0x1000).any(|start| is_free(Range::at(start, bytes)))),
+        }
+    }
+}
