@@ -108,12 +108,14 @@ macro_rules! events {
 }
 
 events! {
-    /// A vCPU left its guest and was handled. The frame's time is the first stamp after the exit.
+    /// A vCPU left its guest and was handled. The frame's time is the first stamp after the exit. Of an exit for the ICR that sent
+    /// IPIs, the last stamp is usually the one behind the sending.
     16 Exit "exit" {
         arg: [
             /// Why.
             reason: ExitReason, 0, 8, Name;
-            /// The low bits of what the reason is about, if it has any: a vector, a hypercall's low half, a port.
+            /// The low bits of what the reason is about, if it has any: a hypercall's low half, a port, to how many pCPUs an IPI
+            /// went.
             detail16: u16, 8, 16, Hex;
         ]
         a: [
@@ -121,12 +123,12 @@ events! {
             ticks: u64, 0, 64, Ticks;
         ]
         b: [
-            /// What the reason is about: MSR, CPUID leaf, guest-physical address, what an OUT writes, the vendor's exit code
+            /// What the reason is about: MSR, the value written to the ICR, CPUID leaf, guest-physical address, what an OUT writes, the vendor's exit code
             /// for `Other`.
             detail: u64, 0, 64, Hex;
         ]
     }
-    /// The ICR filter let an IPI through.
+    /// The ICR filter let an IPI through. No longer written: an exit for the ICR says it all.
     17 IcrForward "icr forward" {
         arg: [
             /// Its vector.

@@ -193,13 +193,8 @@ impl<'a> Ring<'a> {
     /// other (the memory stays sound). It goes on where an earlier one ended.
     pub fn writer(&self) -> Writer<'a> {
         let continuations = own(&self.head().continuations);
-        Writer {
-            head: self.head,
-            mask: u64::from(self.slots) * SLOT - 1,
-            continuations,
-            stage: Stage::new(),
-            memory: PhantomData,
-        }
+        let place = Place { head: self.head, mask: u64::from(self.slots) * SLOT - 1, memory: PhantomData };
+        Writer { place, continuations, stage: Stage::new() }
     }
 
     /// The words of a slot as they are now, which may be torn between two records.
@@ -248,17 +243,62 @@ unsafe fn slot_at<'a>(head: NonNull<RingHead>, mask: u64, position: u64) -> &'a 
 /// It is for one context. An interrupt handler must not record while the code that it interrupts may be
 /// recording.
 pub struct Writer<'a> {
-    head: NonNull<RingHead>,
-    /// Bytes of the slots, minus 1.
-    mask: u64,
+    place: Place<'a>,
     /// Continuation slots committed so far.
     continuations: u64,
     stage: Stage,
+}
+
+/// Where a producer writes. Small, and copied for each record: no store through it can change it.
+#[derive(Clone, Copy)]
+struct Place<'a> {
+    head: NonNull<RingHead>,
+    /// Bytes of the slots, minus 1.
+    mask: u64,
     memory: PhantomData<&'a RingHead>,
 }
 
 // SAFETY: the memory behind it is only ever accessed through atomics.
 unsafe impl Send for Writer<'_> {}
+
+impl<'a> Place<'a> {
+    /// Starts a frame: returns its position.
+    #[inline(always)]
+    fn begin(self) -> u64 {
+        let position = own(&self.head().commit);
+        // Orders the commit of the previous frame before the stores of this one, for a reader that sees one of
+        // these: see the protocol above. A compiler barrier on x86.
+        fence(Ordering::Release);
+        position
+    }
+
+    /// Writes a slot.
+    #[inline(always)]
+    fn fill(self, position: u64, kind_arg: u32, words: [u64; 3]) {
+        // SAFETY: head and mask are a ring's.
+        let slot = unsafe { slot_at(self.head, self.mask, position) };
+        // Relaxed: the fence before and the commit after order them; readers check every slot they keep.
+        slot.kind_arg.store(kind_arg, Ordering::Relaxed);
+        slot.seq.store(position as u32, Ordering::Relaxed);
+        let [tsc, a, b] = words;
+        slot.tsc.store(tsc, Ordering::Relaxed);
+        slot.a.store(a, Ordering::Relaxed);
+        slot.b.store(b, Ordering::Relaxed);
+    }
+
+    /// Makes everything below `position` visible.
+    #[inline(always)]
+    fn commit(self, position: u64) {
+        // Release: whoever sees the position sees the slots below it. A plain store on x86.
+        self.head().commit.store(position, Ordering::Release);
+    }
+
+    #[inline(always)]
+    fn head(self) -> &'a RingHead {
+        // SAFETY: the head lives as long as the place's lifetime says.
+        unsafe { self.head.as_ref() }
+    }
+}
 
 /// A log frame under construction.
 struct Stage {
@@ -285,46 +325,10 @@ impl Writer<'_> {
     /// Records one slot.
     #[inline(always)]
     fn put(&mut self, kind_arg: u32, tsc: u64, a: u64, b: u64) {
-        let position = self.begin();
-        self.fill(position, kind_arg, [tsc, a, b]);
-        self.commit(position + SLOT);
-    }
-
-    /// Starts a frame: returns its position.
-    #[inline(always)]
-    fn begin(&self) -> u64 {
-        let position = own(&self.head().commit);
-        // Orders the commit of the previous frame before the stores of this one, for a reader that sees one of
-        // these: see the protocol above. A compiler barrier on x86.
-        fence(Ordering::Release);
-        position
-    }
-
-    /// Writes a slot.
-    #[inline(always)]
-    fn fill(&self, position: u64, kind_arg: u32, words: [u64; 3]) {
-        // SAFETY: head and mask are a ring's.
-        let slot = unsafe { slot_at(self.head, self.mask, position) };
-        // Relaxed: the fence before and the commit after order them; readers check every slot they keep.
-        slot.kind_arg.store(kind_arg, Ordering::Relaxed);
-        slot.seq.store(position as u32, Ordering::Relaxed);
-        let [tsc, a, b] = words;
-        slot.tsc.store(tsc, Ordering::Relaxed);
-        slot.a.store(a, Ordering::Relaxed);
-        slot.b.store(b, Ordering::Relaxed);
-    }
-
-    /// Makes everything below `position` visible.
-    #[inline(always)]
-    fn commit(&self, position: u64) {
-        // Release: whoever sees the position sees the slots below it. A plain store on x86.
-        self.head().commit.store(position, Ordering::Release);
-    }
-
-    #[inline(always)]
-    fn head(&self) -> &RingHead {
-        // SAFETY: the head lives as long as the writer's lifetime says.
-        unsafe { self.head.as_ref() }
+        let place = self.place;
+        let position = place.begin();
+        place.fill(position, kind_arg, [tsc, a, b]);
+        place.commit(position + SLOT);
     }
 
     /// Records a log frame: `bytes` as defmt encodes them ("raw"). A frame longer than [`LOG_LEN_MAX`] is dropped
@@ -340,7 +344,7 @@ impl Writer<'_> {
         if self.stage.depth == 0 {
             self.stage.len = 0;
         } else {
-            count(&self.head().dropped_nested);
+            count(&self.place.head().dropped_nested);
         }
         self.stage.depth = self.stage.depth.saturating_add(1);
     }
@@ -366,7 +370,7 @@ impl Writer<'_> {
             if self.stage.len <= LOG_LEN_MAX {
                 self.commit_stage(tsc);
             } else {
-                count(&self.head().dropped_long);
+                count(&self.place.head().dropped_long);
             }
         }
         self.stage.depth = self.stage.depth.saturating_sub(1);
@@ -388,16 +392,16 @@ impl Writer<'_> {
                 _ => 0,
             };
             let [tsc, a, b] = head.words;
-            let mut position = self.begin();
+            let mut position = self.place.begin();
             let a = if head.kind() == KIND_LOG { self.continuations } else { a };
-            self.fill(position, head.kind_arg, [tsc, a, b]);
+            self.place.fill(position, head.kind_arg, [tsc, a, b]);
             for _ in 0..more {
                 let slot = early.load(from);
                 from += SLOT;
                 position += SLOT;
-                self.fill(position, slot.kind_arg, slot.words);
+                self.place.fill(position, slot.kind_arg, slot.words);
             }
-            self.commit(position + SLOT);
+            self.place.commit(position + SLOT);
             self.add_continuations(more as u64);
             moved += 1;
         }
@@ -405,14 +409,14 @@ impl Writer<'_> {
         let written = (end / SLOT).saturating_sub(counters.continuations.load(Ordering::Relaxed));
         let dropped = |get: fn(&RingHead) -> &AtomicU64| get(counters).load(Ordering::Relaxed);
         let lost = written.saturating_sub(moved) + dropped(|h| &h.dropped_long) + dropped(|h| &h.dropped_nested);
-        let total = self.head().lost_early.load(Ordering::Relaxed).wrapping_add(lost);
-        self.head().lost_early.store(total, Ordering::Relaxed);
+        let total = self.place.head().lost_early.load(Ordering::Relaxed).wrapping_add(lost);
+        self.place.head().lost_early.store(total, Ordering::Relaxed);
     }
 
     fn add_continuations(&mut self, more: u64) {
         self.continuations = self.continuations.wrapping_add(more);
         // Release, after the commit: a reader that sees this count sees the frame that it includes.
-        self.head().continuations.store(self.continuations, Ordering::Release);
+        self.place.head().continuations.store(self.continuations, Ordering::Release);
     }
 
     fn commit_stage(&mut self, tsc: u64) {
@@ -424,14 +428,15 @@ impl Writer<'_> {
             *word &= (1 << ((len % 8) * 8)) - 1;
         }
         let word = |i: usize| if i < used { self.stage.words.get(i).copied().unwrap_or(0) } else { 0 };
-        let mut position = self.begin();
+        let mut position = self.place.begin();
         let kind_arg = |kind: u8, arg: usize| u32::from(kind) | (arg as u32) << 8;
-        self.fill(position, kind_arg(KIND_LOG, len | more << 16), [tsc, self.continuations, word(0)]);
+        self.place.fill(position, kind_arg(KIND_LOG, len | more << 16), [tsc, self.continuations, word(0)]);
         for i in 0..more {
             position += SLOT;
-            self.fill(position, kind_arg(KIND_LOG_MORE, i + 1), [word(1 + 3 * i), word(2 + 3 * i), word(3 + 3 * i)]);
+            let words = [word(1 + 3 * i), word(2 + 3 * i), word(3 + 3 * i)];
+            self.place.fill(position, kind_arg(KIND_LOG_MORE, i + 1), words);
         }
-        self.commit(position + SLOT);
+        self.place.commit(position + SLOT);
         self.add_continuations(more as u64);
     }
 }

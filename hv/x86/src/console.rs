@@ -1,23 +1,30 @@
-//! The hypervisor's console: COM1. Only the boot and housekeeping pCPU prints; real-time pCPUs trace.
+//! The hypervisor's console: COM1, or the serial port of the command line. Only the boot and housekeeping pCPU prints; real-time pCPUs trace.
 
 use core::fmt::{self, Write};
 use core::sync::atomic::{AtomicBool, Ordering};
 
+use partita_console::serial::Serial;
 use partita_x86_bare::uart::Uart;
-use spin::Mutex;
+use spin::{Mutex, Once};
 
-const COM1: u16 = 0x3F8;
-
-static CONSOLE: Mutex<Uart> = Mutex::new(Uart::new(COM1));
+static CONSOLE: Mutex<Uart> = Mutex::new(Uart::new(Serial::DEFAULT.base));
+static SERIAL: Once<Serial> = Once::new();
 
 /// Sets the serial port up: once, first thing at boot.
-pub fn init() {
-    Uart::init(COM1);
+pub fn init(serial: Serial) {
+    SERIAL.call_once(|| serial);
+    Uart::init_slow(serial.base, serial.divisor);
+    *CONSOLE.lock() = Uart::new(serial.base);
 }
 
-/// Has COM1 interrupt when there is input.
+/// The serial port.
+pub fn serial() -> Serial {
+    SERIAL.get().copied().unwrap_or(Serial::DEFAULT)
+}
+
+/// Has the port interrupt when there is input.
 pub fn interrupt_on_input() {
-    Uart::interrupt_on_input(COM1);
+    Uart::interrupt_on_input(serial().base);
 }
 
 /// The next byte that was typed, if there is one.
@@ -62,7 +69,7 @@ impl Write for Echo {
 
 /// Prints from a place that may have interrupted a print: a fatal fault. It takes the port without its lock.
 pub fn print_fatal(args: fmt::Arguments<'_>) {
-    let _ = Uart::new(COM1).write_fmt(args);
+    let _ = Uart::new(serial().base).write_fmt(args);
 }
 
 /// Prints a line on the hypervisor's console.

@@ -4,6 +4,7 @@
 use core::fmt::{Display, Formatter, Result};
 
 use partita_abi::bundle::BundleError;
+use partita_console::serial::{Serial, SerialError};
 use partita_core::arch::PcpuId;
 use partita_core::encode::CodecError;
 use partita_core::memory::DivideError;
@@ -22,6 +23,15 @@ use partita_x86_policy::capabilities::Missing;
 pub enum Refusal {
     /// The loader's tables.
     Boot(BootInfoError),
+    /// The option that chooses the serial port.
+    Serial(SerialError<'static>),
+    /// A partition is to have the hypervisor's console.
+    ConsoleTaken {
+        /// Number of the partition.
+        partition: usize,
+        /// The console.
+        serial: Serial,
+    },
     /// The CPU lacks something.
     Cpu(Missing),
     /// ACPI's tables.
@@ -32,6 +42,11 @@ pub enum Refusal {
     NoBundle,
     /// The boot module lies above what is mapped at boot.
     BundleTooHigh {
+        /// Its end.
+        end: u64,
+    },
+    /// The boot module lies where the start-up page goes, and there is no room for it elsewhere.
+    BundleTooLow {
         /// Its end.
         end: u64,
     },
@@ -101,12 +116,24 @@ impl Display for Refusal {
     fn fmt(&self, f: &mut Formatter<'_>) -> Result {
         match self {
             Self::Boot(error) => error.fmt(f),
+            Self::Serial(error) => error.fmt(f),
+            Self::ConsoleTaken { partition, serial } => write!(
+                f,
+                "partition {partition} is to own {serial}, which is the hypervisor's console; give one of them another port, \
+                 the hypervisor by the option serial"
+            ),
             Self::Cpu(error) => error.fmt(f),
             Self::Platform(error) => error.fmt(f),
             Self::Clock(error) => error.fmt(f),
             Self::NoBundle => write!(f, "no boot bundle; pass it as the only boot module, for instance by -initrd"),
             Self::BundleTooHigh { end } => {
                 write!(f, "the boot bundle ends at {end:#x}, above 4 GiB; have the loader put it lower")
+            }
+            Self::BundleTooLow { end } => {
+                write!(
+                    f,
+                    "the boot bundle ends at {end:#x}, in low memory, and fits nowhere else; give the machine more memory"
+                )
             }
             Self::Bundle(error) => error.fmt(f),
             Self::Config(error) => write!(f, "the bundle's system description: {error}"),
@@ -151,6 +178,7 @@ macro_rules! from {
 
 from! {
     BootInfoError => Boot,
+    SerialError<'static> => Serial,
     Missing => Cpu,
     PlatformError => Platform,
     ClockError => Clock,

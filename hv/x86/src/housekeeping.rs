@@ -51,6 +51,7 @@ impl Hypervisor {
                 call(&targets, &housekeeping, &mut rounds);
             }
             self.accept_windows();
+            self.tell_explanations();
             self.take_input();
             if let Some(due) = self.restart_rebooted() {
                 self.wake_at(due);
@@ -106,6 +107,7 @@ impl Hypervisor {
         let failed = tally.has_failure() || rounds.late > 0;
         let (word, exit) =
             if failed { ("failure", HypervisorExit::PartitionFailed) } else { (END_SUCCESS, HypervisorExit::Success) };
+        self.write_windows();
         println!("{END_MARKER}{word}");
         end_run(exit)
     }
@@ -144,6 +146,21 @@ impl Hypervisor {
             }
         }
         next
+    }
+
+    /// Tells once why a partition was stopped, where there is more to say than its line at the end does.
+    fn tell_explanations(&self) {
+        for partition in &self.partitions {
+            let PartitionState::Stopped { cause, detail } = partition.life.state() else { continue };
+            if let Some(text) = partition.explanation.take(cause, detail) {
+                println!(
+                    "partita: partition {} \"{}\" {}: {text}",
+                    partition.number,
+                    partition.config.name,
+                    Shown(partition)
+                );
+            }
+        }
     }
 
     /// Notes the trace windows that guests have announced since the last look.

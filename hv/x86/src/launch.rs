@@ -9,6 +9,7 @@ use partita_trace::names::PcpuStateName;
 use partita_x86_policy::apic_events::{RunState, VcpuEvents};
 use partita_x86_policy::cmos::Cmos;
 use partita_x86_policy::cpuid::CpuidContext;
+use partita_x86_policy::cpuid_hidden::HiddenFeatures;
 use partita_x86_policy::msr_values::efer_writable;
 use partita_x86_policy::ports::serial_base;
 
@@ -21,7 +22,7 @@ use crate::memory::pool::Pool;
 use crate::orders::reaches;
 use crate::partition::Partition;
 use crate::trace;
-use crate::vcpu::Vcpu;
+use crate::vcpu::{Unfinished, Vcpu};
 use crate::virt::{GuestRegisters, PermissionMaps, VirtualCpu};
 
 /// How long a pCPU may take to accept its vCPU.
@@ -39,6 +40,7 @@ pub fn build<V: VirtualCpu>(
     number: usize,
     nested_root: u64,
     maps: PermissionMaps,
+    hidden: HiddenFeatures,
 ) -> Result<*mut Vcpu<V>, Refusal> {
     let pcpu = *partition.pcpus.get(number).ok_or(Refusal::TooLarge("vCPUs"))?;
     let inbox = inbox(pcpu).ok_or(Refusal::TooLarge("pCPUs"))?;
@@ -57,6 +59,7 @@ pub fn build<V: VirtualCpu>(
         lapic_khz: (partition.clocks.lapic_hz / 1000) as u32,
         host_max_basic: cpuid(0, 0)[0],
         host_max_extended: cpuid(0x8000_0000, 0)[0],
+        hidden,
     };
     let host = cpuid(EXTENDED_FEATURES, 0);
     let [_, _, ecx, edx] = partita_x86_policy::cpuid::cpuid(EXTENDED_FEATURES, 0, host, 0, &context);
@@ -67,11 +70,13 @@ pub fn build<V: VirtualCpu>(
         requests: &percpu::public(pcpu).requests,
         inbox,
         cpuid: context,
+        max_basic_leaf: context.max_basic(),
         efer_writable: efer_writable(ecx, edx),
-        events: VcpuEvents::new(RunState::WaitForSipi, false),
+        events: VcpuEvents::new(RunState::WaitForSipi, V::HOLDS_NMIS),
         shadow_behind_nmi: false,
         cmos: Cmos::default(),
         is_fresh: false,
+        unfinished: Unfinished::default(),
     };
     let place = pool.carve(size_of::<Vcpu<V>>(), align_of::<Vcpu<V>>())?.cast::<Vcpu<V>>();
     // SAFETY: the place is fresh from the pool, large and aligned enough.
@@ -118,14 +123,14 @@ pub fn do_as_told<V: VirtualCpu>() {
         return;
     }
     let vcpu: *mut Vcpu<V> = ptr::with_exposed_provenance_mut(vcpu as usize);
-    V::hold_back();
     let mut registers = GuestRegisters::default();
     // SAFETY: the vCPU was built for this pCPU, complete, and given to it alone.
     let owned = unsafe { &mut *vcpu };
+    // SAFETY: likewise; the extension has been on since this pCPU came up, and this is the only vCPU that it is ever given.
+    unsafe { owned.cpu.take_over() };
     owned.stay_down(&mut registers);
     owned.serve(&mut registers, None);
     let frame = percpu::exit_frame(X86::pcpu());
-    // SAFETY: the place above the stack is kept for the vCPU's frame; the vCPU is complete and this pCPU's alone. The
-    // extension is on, and interrupts of every kind are held back.
+    // SAFETY: the place above the stack is kept for the vCPU's frame; the vCPU is complete, this pCPU's alone, and taken over.
     unsafe { V::run(frame, vcpu, registers) }
 }

@@ -11,6 +11,7 @@ pub mod budget;
 pub mod clock;
 pub mod console;
 pub mod cpu;
+pub mod debug_port;
 pub mod dump;
 pub mod error;
 pub mod fatal;
@@ -35,6 +36,7 @@ pub mod trace;
 pub mod tracer;
 pub mod vcpu;
 pub mod virt;
+pub mod vmx;
 
 unsafe extern "C" {
     static __build_id_start: u8;

@@ -70,6 +70,7 @@ impl Hypervisor {
             return Err(LifeError::Runs);
         }
         partition.trace_window.forget();
+        partition.explanation.forget();
         self.load(partition)?;
         let event = Event::PartitionStart {
             partition: partition.number,

@@ -4,6 +4,7 @@ use core::sync::atomic::{AtomicBool, AtomicU32};
 
 use heapless::Vec;
 use partita_core::arch::PcpuId;
+use partita_core::explanation::Explanation;
 use partita_core::loading::Loading;
 use partita_core::partition::PartitionLife;
 use partita_core::pcpu_set::PcpuSet;
@@ -11,6 +12,7 @@ use partita_core::system::{self, Entry};
 use partita_trace::event::Event;
 use partita_trace::names::{InterruptMode, StopCause};
 use partita_x86_policy::apic_view::ApicView;
+use partita_x86_policy::capabilities::Backend;
 use partita_x86_policy::msr::{MSRPM_LEN, MsrPolicy};
 use partita_x86_policy::ports::{IOPM_LEN, PortPolicy};
 
@@ -22,7 +24,9 @@ use crate::memory::paging::window_of;
 use crate::memory::pool::{PAGE, Pool};
 use crate::partition::{Partition, Refusals, TraceWindow};
 use crate::set_up::Hypervisor;
+use crate::svm::SvmVcpu;
 use crate::virt::{PermissionMaps, VirtualCpu};
+use crate::vmx::VmxVcpu;
 use crate::{launch, orders, println, trace};
 
 impl Hypervisor {
@@ -54,9 +58,10 @@ impl Hypervisor {
             loading: Loading::default(),
             is_window_open: AtomicBool::new(false),
             starts: AtomicU32::new(0),
-            msr_policy: MsrPolicy::new(trap_timer_count),
+            msr_policy: MsrPolicy::new(trap_timer_count).on(self.machine.virtualization.backend()),
             port_policy: PortPolicy::new(config.console, config.identity),
             clocks: self.machine.clocks,
+            explanation: Explanation::default(),
             life: PartitionLife::new(),
             trace_window: TraceWindow::default(),
             refusals: Refusals::default(),
@@ -74,14 +79,16 @@ impl Hypervisor {
 
     /// Makes a partition's vCPUs and gives them to their pCPUs, which take them without a guest.
     fn give_pcpus<V: VirtualCpu>(&mut self, partition: &'static Partition) -> Result<(), Refusal> {
-        let maps = permission_maps(&mut self.pool, partition)?;
-        let nested_root = nested::build(&mut self.pool, partition.memory_hpa, partition.config.memory_bytes)?;
+        let maps = permission_maps::<V>(&mut self.pool, partition)?;
+        let nested_root =
+            nested::build(&mut self.pool, V::NESTED, partition.memory_hpa, partition.config.memory_bytes)?;
         for device in &partition.config.mmio {
             // SAFETY: no vCPU has these tables yet.
-            unsafe { nested::add_device(&mut self.pool, nested_root, device) }?;
+            unsafe { nested::add_device(&mut self.pool, V::NESTED, nested_root, device) }?;
         }
+        let hidden = self.machine.virtualization.hidden_features();
         for (number, &pcpu) in partition.pcpus.iter().enumerate() {
-            let vcpu = launch::build::<V>(&mut self.pool, partition, number, nested_root, maps)?;
+            let vcpu = launch::build::<V>(&mut self.pool, partition, number, nested_root, maps, hidden)?;
             launch::give::<V>(pcpu, vcpu)?;
         }
         Ok(())
@@ -91,10 +98,13 @@ impl Hypervisor {
     ///
     /// # Errors
     /// If memory does not suffice, or a pCPU is late.
-    pub fn start_partitions<V: VirtualCpu>(&mut self) -> Result<(), Refusal> {
+    pub fn start_partitions(&mut self) -> Result<(), Refusal> {
         for index in 0..self.partitions.len() {
             let Some(&partition) = self.partitions.get(index) else { break };
-            self.give_pcpus::<V>(partition)?;
+            match self.machine.virtualization.backend() {
+                Backend::Svm => self.give_pcpus::<SvmVcpu>(partition),
+                Backend::Vmx => self.give_pcpus::<VmxVcpu>(partition),
+            }?;
             if partition.config.entry == Entry::Missing {
                 println!(
                     "partita: partition {} \"{}\" has no image: the others start without it",
@@ -154,12 +164,12 @@ fn report_start(partition: &Partition) {
     }
 }
 
-fn permission_maps(pool: &mut Pool, partition: &Partition) -> Result<PermissionMaps, Refusal> {
+fn permission_maps<V: VirtualCpu>(pool: &mut Pool, partition: &Partition) -> Result<PermissionMaps, Refusal> {
     let msr = pool.carve(MSRPM_LEN, PAGE)?.cast::<[u8; MSRPM_LEN]>();
     let io = pool.carve(IOPM_LEN, PAGE)?.cast::<[u8; IOPM_LEN]>();
     // SAFETY: both are fresh from the pool, of the right size, and never freed.
     let (msr, io) = unsafe { (&mut *msr, &mut *io) };
-    partition.msr_policy.fill_msrpm(msr);
+    V::fill_msr_map(partition.msr_policy, msr);
     partition.port_policy.fill_iopm(&partition.config.io_ports, io);
     Ok(PermissionMaps { io: io.as_ptr() as u64, msr: msr.as_ptr() as u64 })
 }

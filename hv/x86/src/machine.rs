@@ -1,20 +1,20 @@
 //! The machine that the hypervisor finds itself on: discovered, and refused if it lacks something.
 
 use partita_core::arch::PcpuId;
-use partita_x86_policy::capabilities::Capabilities;
+use partita_x86_policy::capabilities::Virtualization;
 
 use crate::clock::{self, Clocks};
 use crate::cpu::{features, idt, percpu};
 use crate::error::Refusal;
-use crate::{apic, memory};
+use crate::{apic, console, memory};
 use partita_x86_bare::boot_info::BootInfo;
 use partita_x86_bare::discover::{self, Platform};
 
 /// What was discovered.
 #[derive(Debug)]
 pub struct Machine {
-    /// What the CPUs can do.
-    pub capabilities: Capabilities,
+    /// What the CPUs virtualise by.
+    pub virtualization: Virtualization,
     /// CPUs and devices.
     pub platform: Platform,
     /// Frequencies.
@@ -30,16 +30,16 @@ impl Machine {
     pub fn discover(boot: &BootInfo) -> Result<Self, Refusal> {
         idt::build_tables();
         idt::load();
-        idt::mask_legacy_controllers();
-        let capabilities = features::read().check()?;
+        partita_x86_bare::mask_legacy_controllers();
+        let virtualization = features::virtualization()?;
         apic::enable();
         // SAFETY: the RSDP is the loader's, and the boot page tables map the low 4 GiB one to one.
-        let platform = unsafe { discover::discover(boot.rsdp, apic::id()) }?;
+        let platform = unsafe { discover::discover(boot.rsdp, apic::id(), console::serial().irq()) }?;
         for (number, id) in (0..).zip(&platform.apic_ids) {
             percpu::public(PcpuId(number)).set_apic_id(*id);
         }
         let clocks = clock::measure(platform.pm_timer_port)?;
-        let machine = Self { capabilities, platform, clocks };
+        let machine = Self { virtualization, platform, clocks };
         defmt::info!(
             "{=usize} pCPUs, TSC {=u64} Hz, LAPIC timer {=u64} Hz",
             machine.pcpus(),
@@ -70,12 +70,11 @@ struct Summary<'a>(&'a Machine);
 
 impl core::fmt::Display for Summary<'_> {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        let Machine { capabilities, clocks, .. } = self.0;
+        let Machine { virtualization, clocks, .. } = self.0;
         write!(
             f,
-            "{} pCPUs, x2APIC, SVM with nested paging, {} ASIDs, TSC {} kHz, LAPIC timer {} kHz",
+            "{} pCPUs, x2APIC, {virtualization}, TSC {} kHz, LAPIC timer {} kHz",
             self.0.pcpus(),
-            capabilities.asids,
             clocks.tsc_hz / 1000,
             clocks.lapic_hz / 1000,
         )

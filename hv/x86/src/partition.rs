@@ -5,6 +5,7 @@ use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use heapless::Vec;
 use partita_abi::bundle::Bundle;
 use partita_core::arch::PcpuId;
+use partita_core::explanation::Explanation;
 use partita_core::loading::Loading;
 use partita_core::partition::PartitionLife;
 use partita_core::system::{self, PARTITION_PCPUS_MAX};
@@ -47,6 +48,8 @@ pub struct Partition {
     pub port_policy: PortPolicy,
     /// What its guest is told about its clocks.
     pub clocks: Clocks,
+    /// Why it was stopped, if there is more to say than the cause.
+    pub explanation: Explanation,
     /// Its life.
     pub life: PartitionLife,
     /// The trace window that its guest announced.

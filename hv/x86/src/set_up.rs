@@ -10,6 +10,8 @@ use partita_core::smp_call::SmpCalls;
 use partita_core::system::PARTITIONS_MAX;
 use partita_trace::event::Event;
 use partita_trace::layout::{REGION_ALIGN, Region};
+use partita_x86_policy::capabilities::{Backend, Virtualization};
+use spin::Once;
 
 use crate::arch::{X86, calls, set_up_calls};
 use crate::cpu::features;
@@ -21,12 +23,15 @@ use crate::memory::paging::{Access, AddressSpace};
 use crate::memory::pool::{PAGE, Pool, PoolExhausted};
 use crate::partition::Partition;
 use crate::shell::state::Shell;
+use crate::svm::SvmVcpu;
 use crate::system::System;
 use crate::trace;
 use crate::tracer::Tracer;
 use crate::virt::VirtualCpu;
+use crate::vmx::{self, VmxVcpu};
 use crate::{apic, budget, clock, launch, println};
 use partita_x86_bare::application::{self, STARTUP_PAGE, Start};
+use partita_x86_bare::debug_port;
 
 /// The hypervisor, complete: what the housekeeping core holds.
 pub struct Hypervisor {
@@ -48,6 +53,9 @@ pub struct Hypervisor {
     pub shell: Shell,
 }
 
+/// What the boot pCPU virtualises by, and the others have to.
+static BOOT: Once<Virtualization> = Once::new();
+
 /// Carves an array of values that are valid when all bytes are zero.
 ///
 /// # Safety
@@ -66,8 +74,12 @@ impl Hypervisor {
     ///
     /// # Safety
     /// Once, on the boot pCPU, with the boot page tables in use; `machine` and `system` must be true.
-    pub unsafe fn set_up<V: VirtualCpu>(machine: Machine, system: System, is_attended: bool) -> Result<Self, Refusal> {
+    pub unsafe fn set_up(machine: Machine, system: System, is_attended: bool) -> Result<Self, Refusal> {
         let reboots = [const { RebootPace::new() }; PARTITIONS_MAX];
+        BOOT.call_once(|| machine.virtualization);
+        if let Virtualization::Vmx(vmx) = &machine.virtualization {
+            vmx::set_up(vmx);
+        }
         let count = machine.pcpus();
         let range = system.division.pool;
         // SAFETY: the division gives this range to nobody else, and the boot page tables map it one to one.
@@ -76,6 +88,8 @@ impl Hypervisor {
         let base = pool.carve(spec.len(), REGION_ALIGN)?;
         // SAFETY: the memory is fresh from the pool and stays the region's.
         let region = unsafe { Region::init(base, spec.len(), &spec) }?;
+        // SAFETY: the same, for as long as the hypervisor runs.
+        unsafe { debug_port::set_region(base as u64, spec.len() as u64) };
 
         let others = pool.carve((count - 1) * BLOCK_LEN, BLOCK_LEN)?;
         percpu::set_other_blocks(others as u64);
@@ -97,7 +111,7 @@ impl Hypervisor {
         let shell = Shell::new(is_attended);
         let mut hypervisor = Self { machine, system, pool, space, region, partitions: Vec::new(), reboots, shell };
         for number in 0..count as u16 {
-            hypervisor.bring_up::<V>(PcpuId(number))?;
+            hypervisor.bring_up(PcpuId(number))?;
         }
         // SAFETY: image, pool and bundle are mapped; nothing else is used from here on.
         unsafe { hypervisor.space.activate() };
@@ -125,7 +139,7 @@ impl Hypervisor {
         println!("partita: {TRACE_REGION_AT} {:#x}", self.region.base() as u64);
     }
 
-    fn bring_up<V: VirtualCpu>(&mut self, pcpu: PcpuId) -> Result<(), Refusal> {
+    fn bring_up(&mut self, pcpu: PcpuId) -> Result<(), Refusal> {
         let parts = (self.region.ring(pcpu.0), self.region.histograms(pcpu.0));
         let (Some(ring), Some(histograms)) = parts else { return Err(Refusal::TooLarge("pCPUs of the trace")) };
         let host_save = self.pool.page()? as u64;
@@ -139,6 +153,11 @@ impl Hypervisor {
             }
             return Ok(());
         }
+        // The vendor's code is chosen here, and where vCPUs are made.
+        let entry: extern "C" fn(u64) -> ! = match self.machine.virtualization.backend() {
+            Backend::Svm => application_main::<SvmVcpu>,
+            Backend::Vmx => application_main::<VmxVcpu>,
+        };
         // SAFETY: the block is mapped and its pCPU not yet running; the start-up page is installed.
         let online = unsafe {
             percpu::init_private(pcpu);
@@ -148,7 +167,7 @@ impl Hypervisor {
                 &Start {
                     apic_id: percpu::public(pcpu).apic_id(),
                     stack_top: percpu::stack_top(pcpu),
-                    entry: application_main::<V>,
+                    entry,
                     argument: pcpu.0.into(),
                     ticks_per_ms: clock::ticks_per_ms(),
                 },
@@ -168,13 +187,13 @@ impl Hypervisor {
 extern "C" fn application_main<V: VirtualCpu>(_pcpu: u64) -> ! {
     idt::load();
     let public = percpu::public(percpu::private().id);
-    if features::read().check().is_err() {
+    let is_fit = matches!((features::virtualization(), BOOT.get()), (Ok(own), Some(boot)) if own.covers(boot));
+    apic::enable();
+    // SAFETY: this pCPU has the extension, as was checked; the page is its alone.
+    if !is_fit || !unsafe { V::enable(percpu::private().host_save.get()) } {
         public.set_progress(Progress::Unfit);
         cpu::halt_forever();
     }
-    apic::enable();
-    // SAFETY: this pCPU has the extension, as was checked above; the page is its alone.
-    unsafe { V::enable(percpu::private().host_save.get()) };
     let Some(calls) = calls() else { cpu::halt_forever() };
     calls.init_smp_call();
     let pcpu = percpu::private().id.0;

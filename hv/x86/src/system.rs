@@ -11,8 +11,9 @@ use spin::Once;
 use crate::error::Refusal;
 use crate::machine::{self, Machine};
 use crate::memory::pool::PAGE;
-use crate::{budget, println};
+use crate::{budget, console, println};
 use partita_x86_bare::boot_info::{BootInfo, MEMORY_RANGES_MAX, MemoryRange, Module};
+use partita_x86_policy::ports::serial_base;
 use partita_x86_policy::reserved;
 
 /// End of what the boot page tables map.
@@ -46,6 +47,8 @@ pub unsafe fn read(boot: &BootInfo, machine: &Machine) -> Result<System, Refusal
     if end > BOOT_MAPPED_END {
         return Err(Refusal::BundleTooHigh { end });
     }
+    // SAFETY: by the contract above.
+    let module = unsafe { out_of_low_memory(boot, module) }?;
     // SAFETY: the module is the loader's, mapped one to one, and nobody writes to it from now on.
     let bytes = unsafe { core::slice::from_raw_parts(module.start as *const u8, module.len as usize) };
     let bundle = Bundle::parse(bytes)?;
@@ -54,6 +57,29 @@ pub unsafe fn read(boot: &BootInfo, machine: &Machine) -> Result<System, Refusal
     check_devices(config, boot)?;
     let division = divide(config, boot, module, machine)?;
     Ok(System { config, module, bundle, division })
+}
+
+/// Moves the module if it lies in low memory, where GRUB puts a small one on UEFI machines: the start-up page goes there.
+///
+/// # Safety
+/// As for [`read`]. Nothing that the loader left in free memory but the module may be in use.
+unsafe fn out_of_low_memory(boot: &BootInfo, module: Module) -> Result<Module, Refusal> {
+    let range = Range::at(module.start, module.len);
+    let low = Range::at(0, LOW_MEMORY);
+    if !range.overlaps(&low) {
+        return Ok(module);
+    }
+    let usable: Vec<Range, MEMORY_RANGES_MAX> = boot.memory.iter().map(|r| Range::at(r.start, r.len)).collect();
+    let mut taken: Vec<Range, { MEMORY_RANGES_MAX + 3 }> =
+        boot.reserved.iter().map(|r| Range::at(r.start, r.len)).collect();
+    taken
+        .extend_from_slice(&[low, machine::image(), range])
+        .map_err(|_| Refusal::TooLarge("ranges of reserved memory"))?;
+    let room = memory::highest_room(&usable, &taken, module.len, PAGE as u64, BOOT_MAPPED_END);
+    let room = room.ok_or(Refusal::BundleTooLow { end: range.end })?;
+    // SAFETY: the room is RAM that nobody uses, mapped one to one, and does not overlap the module.
+    unsafe { core::ptr::copy_nonoverlapping(module.start as *const u8, room.start as *mut u8, module.len as usize) };
+    Ok(Module { start: room.start, len: module.len })
 }
 
 /// Largest description: the stack holds two while it is decoded, and has 56 KiB.
@@ -80,6 +106,13 @@ fn check(config: &SystemConfig, bundle: &Bundle<'static>, machine: &Machine) -> 
 fn check_devices(config: &SystemConfig, boot: &BootInfo) -> Result<(), Refusal> {
     for (number, partition) in config.partitions.iter().enumerate() {
         let refused = |what, first, why| Err(Refusal::Reserved { partition: number, what, first, why });
+        let serial = console::serial();
+        let console = partition.console.map(serial_base);
+        let is_taken = |(first, last)| serial.overlaps(first, last);
+        let owned = partition.io_ports.iter().map(|ports| (ports.first, ports.last));
+        if console == Some(serial.base) || owned.into_iter().any(is_taken) {
+            return Err(Refusal::ConsoleTaken { partition: number, serial });
+        }
         for ports in &partition.io_ports {
             if let Some(why) = reserved::port_use(*ports) {
                 return refused("I/O ports", ports.first.into(), why);

@@ -70,6 +70,14 @@ pub fn record_and_count(tsc: u64, event: Event, id: HistogramId, ticks: u64) {
     tracer.histograms.record(id, ticks);
 }
 
+/// Counts a duration in a histogram, on such a pCPU.
+#[inline(always)]
+pub fn count_on_vcpu(id: HistogramId, ticks: u64) {
+    debug_assert!(has_tracer());
+    // SAFETY: as above.
+    unsafe { (*tracer()).histograms.record(id, ticks) };
+}
+
 /// The writer of this pCPU, for defmt's logger.
 #[unsafe(no_mangle)]
 fn partita_trace_writer() -> *mut Writer<'static> {

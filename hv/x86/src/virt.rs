@@ -1,30 +1,42 @@
-//! The virtualisation contract: what a vendor's extension (SVM; VMX is next) gives to the code that they share.
+//! The virtualisation contract: what a vendor's extension, SVM or VMX, gives to the code that they share.
 //!
-//! The vendor is chosen once, by entering `run` of one of them; from there on everything is resolved at compile
-//! time, and nothing on the exit path is `dyn`.
+//! The vendor is chosen once, at boot; from there on everything is resolved at compile time, and nothing on the exit path is
+//! `dyn`.
 
-use partita_core::system::Entry;
+use core::fmt;
+
 use partita_trace::names::ExitReason;
 use partita_x86_policy::cpuid::HypercallInstruction;
+use partita_x86_policy::msr::{MSRPM_LEN, MsrPolicy};
 use partita_x86_policy::ports::IoAccess;
+use partita_x86_policy::start_state::StartState;
 
 use crate::cpu::idt::WokenBy;
+use crate::memory::nested::NestedFormat;
 use crate::memory::pool::{Pool, PoolExhausted};
 use crate::vcpu::Vcpu;
 
 /// The guest's general-purpose registers, but for RSP and RAX, which the contract has functions for. The order is
-/// that of the entry code: what is popped last before an entry is pushed first after the exit. The first six are those
-/// that Rust code preserves.
+/// that of the entry code: what is popped last before an entry is pushed first after the exit. Those before `scratch`
+/// Rust code preserves, so that an exit that does not touch them need not save them.
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]
 #[expect(missing_docs, reason = "the registers' own names")]
 pub struct GuestRegisters {
-    pub rbx: u64,
     pub rbp: u64,
     pub r12: u64,
     pub r13: u64,
     pub r14: u64,
     pub r15: u64,
+    pub scratch: ScratchRegisters,
+}
+
+/// Those of them that each exit saves: RBX, which CPUID writes, and what Rust code may change.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+#[expect(missing_docs, reason = "the registers' own names")]
+pub struct ScratchRegisters {
+    pub rbx: u64,
     pub rcx: u64,
     pub rsi: u64,
     pub rdi: u64,
@@ -33,6 +45,14 @@ pub struct GuestRegisters {
     pub r10: u64,
     pub r11: u64,
     pub rdx: u64,
+}
+
+impl GuestRegisters {
+    /// As a start has them.
+    pub fn at(state: &StartState) -> Self {
+        let StartState { rbx, rdx, rsi, rdi, .. } = *state;
+        Self { scratch: ScratchRegisters { rbx, rdx, rsi, rdi, ..ScratchRegisters::default() }, ..Self::default() }
+    }
 }
 
 /// Registers of a dump, in its order. Of a segment the selector; its base is a register of its own where it matters.
@@ -94,28 +114,32 @@ pub enum Exception {
     AlignmentCheck,
 }
 
-/// What a guest did that needs the hypervisor, in the terms that the handlers share.
+/// What guests leave for often, told apart in few instructions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Exit {
+pub enum FrequentExit {
     /// CPUID.
     Cpuid,
     /// RDMSR.
     MsrRead,
     /// WRMSR.
     MsrWrite,
-    /// An access to an I/O port.
-    Io {
-        /// The access.
-        access: IoAccess,
-        /// RIP of the instruction after it.
-        next_rip: u64,
-    },
+    /// An access to an I/O port: [`VirtualCpu::io`] tells more.
+    Io,
     /// VMMCALL or VMCALL.
     Hypercall,
-    /// A physical NMI: a kick, or nothing.
+    /// A physical NMI, to be let in by [`VirtualCpu::take_nmi`]: a kick, or nothing.
     Nmi,
-    /// The guest is about to return from its NMI handler.
+}
+
+/// What else a guest did that needs the hypervisor, in the terms that the handlers share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// A physical NMI that has been taken already: a kick, or nothing.
+    Nmi,
+    /// The guest is about to return from its NMI handler. Only where [`VirtualCpu::HOLDS_NMIS`] is false.
     NmiReturn,
+    /// The guest can take the NMI that waits for it. Only where [`VirtualCpu::HOLDS_NMIS`] is true.
+    NmiWindow,
     /// #DB: the single step that the hypervisor asked for has been made, or the guest's own.
     Debug,
     /// #AC, the guest's own.
@@ -131,12 +155,18 @@ pub enum Exit {
     Shutdown,
     /// An instruction that is skipped: WBINVD, INVD. Its length in bytes.
     Skip(u64),
+    /// XSETBV, where it is not the guest's own: its length in bytes.
+    Xsetbv(u64),
+    /// A change of a control register of which a part is not the guest's: made for it, and skipped.
+    ControlRegister,
     /// An instruction that the guest's CPU does not have: #UD.
     Absent,
     /// An instruction that the guest's CPU refuses: #GP.
     Refused,
     /// The CPU refused the guest's state.
     InvalidState,
+    /// The CPU did not try to enter the guest.
+    EntryRefused,
     /// Anything else, by the vendor's number.
     Other(u64),
 }
@@ -145,20 +175,31 @@ pub enum Exit {
 pub trait VirtualCpu: Sized + 'static {
     /// How its guests call the hypervisor.
     const HYPERCALL: HypercallInstruction;
+    /// Whether the CPU itself keeps a guest's NMIs back until the guest's IRET; else IRET is intercepted.
+    const HOLDS_NMIS: bool;
+    /// Entries of its nested page tables.
+    const NESTED: NestedFormat;
 
-    /// Switches the extension on, on this pCPU, with a page of its own at this physical address.
+    /// Fills its permission map of model-specific registers.
+    fn fill_msr_map(policy: MsrPolicy, map: &mut [u8; MSRPM_LEN]);
+
+    /// Switches the extension on, on this pCPU, with a page of its own at this physical address. `false` if the CPU refuses.
     ///
     /// # Safety
     /// The CPU must have the extension, and the page belong to this pCPU alone.
-    unsafe fn enable(page: u64);
+    unsafe fn enable(page: u64) -> bool;
 
-    /// Holds back interrupts of every kind, from now on but while a guest runs.
-    fn hold_back();
+    /// Makes this vCPU the only one of the pCPU that executes this. From now on interrupts of every kind are held back but
+    /// while a guest runs; where NMIs cannot be, each makes the next entry end at once instead.
+    ///
+    /// # Safety
+    /// The extension is on; nobody else uses the vCPU, and this pCPU has no other.
+    unsafe fn take_over(&mut self);
 
     /// Enters the loop of a vCPU, for ever. The stack begins anew below `frame`.
     ///
     /// # Safety
-    /// The extension is on and interrupts of every kind held back; `frame` is the address of
+    /// The vCPU has been [taken over](Self::take_over) by this pCPU; `frame` is the address of
     /// [`EXIT_FRAME_LEN`](crate::cpu::percpu::EXIT_FRAME_LEN) bytes above this pCPU's stack; the vCPU is complete and used
     /// by nobody else.
     unsafe fn run(frame: u64, vcpu: *mut Vcpu<Self>, registers: GuestRegisters) -> !;
@@ -168,6 +209,13 @@ pub trait VirtualCpu: Sized + 'static {
     /// # Errors
     /// If the pool is exhausted.
     fn new(pool: &mut Pool, nested_root: u64, maps: PermissionMaps) -> Result<Self, PoolExhausted>;
+
+    /// Why the guest was left, if it is one of these.
+    fn frequent_exit(&self) -> Option<FrequentExit>;
+    /// Why the guest was left, if it is none of those.
+    fn exit(&mut self, registers: &GuestRegisters) -> Exit;
+    /// The access of [`FrequentExit::Io`], and RIP of the instruction behind it.
+    fn io(&self) -> (IoAccess, u64);
 
     /// RAX.
     fn rax(&self) -> u64;
@@ -179,9 +227,9 @@ pub trait VirtualCpu: Sized + 'static {
     fn rsp(&self) -> u64;
     /// Privilege level, 0 to 3.
     fn privilege(&self) -> u8;
-    /// Whether CR0.PG is set.
-    fn paging(&self) -> bool;
-    /// CR4.
+    /// CR0 as the guest sees it.
+    fn cr0(&self) -> u64;
+    /// CR4 as the guest sees it.
     fn cr4(&self) -> u64;
     /// EFER as the guest sees it.
     fn efer(&self) -> u64;
@@ -191,43 +239,78 @@ pub trait VirtualCpu: Sized + 'static {
     /// All of them, for a dump; `general` are those that this does not hold. Not for the exit path.
     fn registers(&self, general: &GuestRegisters) -> Dumped;
 
-    /// Continues `len` bytes behind the current instruction, and ends that as the CPU would: under TF a #DB is delivered at
-    /// the next entry, unless another exception is.
-    fn skip(&mut self, len: u64);
+    /// Continues `len` bytes behind the current instruction; `true` if its end does more, which is [`Self::end_step`]'s.
+    #[must_use]
+    fn go_on(&mut self, len: u64) -> bool;
     /// The same, with `rip` the address behind it.
-    fn skip_to(&mut self, rip: u64);
+    #[must_use]
+    fn go_to(&mut self, rip: u64) -> bool;
+    /// Ends, as the CPU would, an instruction that [`Self::go_on`] said this is needed of: RF is cleared, and under TF a #DB is
+    /// delivered at the next entry, unless another exception is.
+    fn end_step(&mut self);
+    /// Skips the current instruction, of `len` bytes, all in all.
+    fn skip(&mut self, len: u64) {
+        if self.go_on(len) {
+            self.end_step();
+        }
+    }
 
+    /// Whether an IN or OUT of the guest may trap.
+    fn may_trap_on_io(&self) -> bool;
     /// Traps behind an IN or OUT that a breakpoint of the guest is on; after it has been skipped.
     fn trap_on_io(&mut self, access: IoAccess);
     /// Delivers an exception at the next entry.
     fn inject_exception(&mut self, exception: Exception);
+    /// Delivers, at the next entry, the guest's own exception that the last exit was for.
+    fn reflect_exception(&mut self, exception: Exception) {
+        self.inject_exception(exception);
+    }
     /// Whether something will be delivered at the next entry.
     fn delivers(&self) -> bool;
-    /// Delivers an NMI at the next entry, and watches for the guest's return from it.
+    /// Delivers an NMI, at the next entry or, where the CPU holds NMIs back, when the guest can take it; else watches for
+    /// the guest's return from it.
     fn inject_nmi(&mut self);
+    /// After an exit for [`Exit::NmiWindow`]: delivers the NMI that waits, or what else waits for the guest's IRET.
+    fn open_nmi_window(&mut self) {}
+
+    // The following are for where the CPU does not hold a guest's NMIs back.
+
     /// Whether to exit at the guest's IRET.
-    fn watch_nmi_return(&mut self, on: bool);
+    fn watch_nmi_return(&mut self, _on: bool) {}
     /// Begins the single step that tells when the guest has returned from its NMI handler.
-    fn step_nmi_return(&mut self);
+    fn step_nmi_return(&mut self) {}
     /// Whether it is under way.
-    fn steps_nmi_return(&self) -> bool;
+    fn steps_nmi_return(&self) -> bool {
+        false
+    }
     /// Whether a #DB that came is that of this step, if of the guest, too.
-    fn has_stepped(&self) -> bool;
+    fn has_stepped(&self) -> bool {
+        false
+    }
     /// Ends it, behind its #DB: hides it from the guest. `true` if the guest has a #DB of its own from the same instruction.
-    fn end_nmi_return(&mut self) -> bool;
+    fn end_nmi_return(&mut self) -> bool {
+        false
+    }
     /// Whether the last instruction holds interrupts back until the next one is done (STI, MOV SS).
-    fn in_shadow(&self) -> bool;
+    fn in_shadow(&self) -> bool {
+        false
+    }
     /// Makes it so again.
-    fn enter_shadow(&mut self);
+    fn enter_shadow(&mut self) {}
 
     /// Forgets what was to be delivered at the next entry, or cut short by an exit: its guest is no more.
     fn discard_events(&mut self);
-    /// Sets the state after power-on, before a life of the partition: whatever the guest before left is gone.
-    fn power_on(&mut self, registers: &mut GuestRegisters);
-    /// Sets the state of a first vCPU, and its registers, after [`Self::power_on`].
-    fn start_at(&mut self, entry: &Entry, registers: &mut GuestRegisters);
-    /// Sets the state that INIT and a start-up IPI with `vector` leave (APM vol. 2 section 14.1.3).
-    fn start_up(&mut self, vector: u8, registers: &mut GuestRegisters);
+    /// Sets the state of a start of the partition: whatever the guest before left is gone, model-specific registers included.
+    fn power_on(&mut self, state: &StartState, registers: &mut GuestRegisters);
+    /// Sets the state that INIT and a start-up IPI leave: model-specific registers stay as they are.
+    fn start_up(&mut self, state: &StartState, registers: &mut GuestRegisters);
+
+    /// Says in words why the guest is entered no longer, behind [`Exit::InvalidState`], [`Exit::EntryRefused`] or
+    /// [`Exit::Other`]. Not for the exit path.
+    ///
+    /// # Errors
+    /// Those of `out`.
+    fn explain(&self, exit: Exit, out: &mut impl fmt::Write) -> fmt::Result;
 
     /// Told at the first exit after a start: what has to hold for one entry only, such as a TLB flush, ends here.
     fn started(&mut self);
@@ -255,20 +338,15 @@ impl Exit {
     #[inline]
     pub const fn reason(&self) -> ExitReason {
         match self {
-            Self::Cpuid => ExitReason::Cpuid,
-            Self::MsrRead => ExitReason::MsrRead,
-            Self::MsrWrite => ExitReason::MsrWrite,
-            Self::Io { access, .. } if access.input => ExitReason::IoIn,
-            Self::Io { .. } => ExitReason::IoOut,
-            Self::Hypercall => ExitReason::Hypercall,
             Self::Nmi => ExitReason::Kick,
-            Self::NmiReturn => ExitReason::NmiReturn,
+            Self::NmiReturn | Self::NmiWindow => ExitReason::NmiReturn,
+            Self::Xsetbv(_) => ExitReason::Xsetbv,
             Self::Debug => ExitReason::DebugTrap,
             Self::Alignment => ExitReason::Exception,
             Self::NestedPageFault { .. } => ExitReason::NestedPageFault,
             Self::Shutdown => ExitReason::Shutdown,
-            Self::Skip(_) | Self::Absent | Self::Refused => ExitReason::VirtInstruction,
-            Self::InvalidState => ExitReason::InvalidState,
+            Self::Skip(_) | Self::Absent | Self::Refused | Self::ControlRegister => ExitReason::VirtInstruction,
+            Self::InvalidState | Self::EntryRefused => ExitReason::InvalidState,
             Self::Other(_) => ExitReason::Other,
         }
     }

@@ -5,6 +5,8 @@ use core::arch::asm;
 
 use x86_64::registers::control::{Cr4, Cr4Flags};
 
+use partita_x86_policy::start_state::PAT_RESET;
+
 use super::features::cpuid;
 use super::idt::write_msr_checked;
 
@@ -12,8 +14,6 @@ const SPEC_CTRL: u32 = 0x48;
 const PAT: u32 = 0x277;
 const XSS: u32 = 0xDA0;
 const TSC_AUX: u32 = 0xC000_0103;
-/// PAT after a reset (APM vol. 2 section 7.8.1).
-const PAT_RESET: u64 = 0x0007_0406_0007_0406;
 /// CPUID 1, ECX: XSAVE.
 const XSAVE: u32 = 1 << 26;
 /// CPUID 0xD.1, EAX: XSAVES and with it XSS.
@@ -71,15 +71,33 @@ pub fn reset() {
         // SAFETY: the area is large and aligned enough; the hypervisor uses none of these registers.
         unsafe { asm!("fninit", "fxrstor64 [{area}]", area = in(reg) &raw const INITIAL, options(nostack)) };
     }
-    // SAFETY: the hypervisor sets no breakpoints, so that their addresses are without meaning to it.
-    unsafe {
-        Cr4::write(before);
-        asm!("mov dr0, {zero}", "mov dr1, {zero}", "mov dr2, {zero}", "mov dr3, {zero}", zero = in(reg) 0_u64);
-    }
+    // SAFETY: the value from before.
+    unsafe { Cr4::write(before) };
+    clear_breakpoints();
     // PAT: where VMRUN does not load the guest's own, as in QEMU, the guest has changed this one.
     for (msr, value) in [(SPEC_CTRL, 0), (TSC_AUX, 0), (PAT, PAT_RESET)] {
         // SAFETY: the values after a reset, with which the hypervisor's page tables mean what they say; a CPU need not
         // have these registers.
         let _ = unsafe { write_msr_checked(msr, value) };
     }
+}
+
+/// Clears the addresses of breakpoints.
+pub fn clear_breakpoints() {
+    // SAFETY: the hypervisor sets no breakpoints, so that their addresses are without meaning to it.
+    unsafe {
+        asm!("mov dr0, {zero}", "mov dr1, {zero}", "mov dr2, {zero}", "mov dr3, {zero}", zero = in(reg) 0_u64,
+            options(nomem, nostack, preserves_flags));
+    }
+}
+
+/// The addresses of breakpoints, which are the guest's: no exit saves them.
+pub fn breakpoints() -> [u64; 4] {
+    let (dr0, dr1, dr2, dr3): (u64, u64, u64, u64);
+    // SAFETY: only reads.
+    unsafe {
+        asm!("mov {0}, dr0", "mov {1}, dr1", "mov {2}, dr2", "mov {3}, dr3", out(reg) dr0, out(reg) dr1,
+            out(reg) dr2, out(reg) dr3, options(nomem, nostack, preserves_flags));
+    }
+    [dr0, dr1, dr2, dr3]
 }

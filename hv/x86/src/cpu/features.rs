@@ -1,9 +1,11 @@
 //! What this CPU can do, as CPUID and the firmware's settings say.
 
-use partita_x86_policy::capabilities::{CpuFacts, VM_CR_MSR, VM_CR_SVMDIS};
+use core::arch::asm;
+
+use partita_x86_policy::capabilities::{CpuFacts, Missing, Virtualization};
 use raw_cpuid::native_cpuid::cpuid_count;
 
-use super::read_msr;
+use super::idt::read_msr_checked;
 
 /// CPUID of this pCPU: EAX, EBX, ECX, EDX.
 #[inline]
@@ -12,12 +14,28 @@ pub fn cpuid(leaf: u32, subleaf: u32) -> [u32; 4] {
     [result.eax, result.ebx, result.ecx, result.edx]
 }
 
-/// The facts of this pCPU.
-pub fn read() -> CpuFacts {
-    let mut facts = CpuFacts::collect(cpuid);
-    if facts.svm {
-        // SAFETY: a CPU with SVM has VM_CR.
-        facts.svm_disabled = unsafe { read_msr(VM_CR_MSR) } & VM_CR_SVMDIS != 0;
+/// CPUID of this pCPU at leaf 0, as the registers RAX, RBX, RCX, RDX hold it: their upper halves are zero.
+#[inline(always)]
+pub fn cpuid_leaf_0() -> [u64; 4] {
+    let (rax, rbx, rcx, rdx);
+    // SAFETY: every 64-bit CPU has it. The compiler keeps RBX for itself.
+    unsafe {
+        asm!("mov {0}, rbx", "cpuid", "xchg {0}, rbx", out(reg) rbx, inlateout("rax") 0_u64 => rax, out("rcx") rcx,
+            out("rdx") rdx, options(nostack, nomem, preserves_flags));
     }
-    facts
+    [rax, rbx, rcx, rdx]
+}
+
+/// Family, model and stepping of this pCPU: EAX of leaf 1.
+pub fn signature() -> u32 {
+    cpuid(1, 0)[0]
+}
+
+/// What this pCPU can virtualise by.
+///
+/// # Errors
+/// What it lacks.
+pub fn virtualization() -> Result<Virtualization, Missing> {
+    // Bochs 2.7 has SVM without VM_CR: what is not there is not set.
+    CpuFacts::collect(cpuid).virtualization(|msr| read_msr_checked(msr).unwrap_or(0))
 }

@@ -8,9 +8,17 @@ use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use partita_core::arch::PcpuId;
 use partita_x86_bare::exceptions;
+use partita_x86_policy::vmx::field;
 use spin::Once;
 use x86_64::VirtAddr;
 use x86_64::structures::idt::{Entry, HandlerFunc, InterruptDescriptorTable};
+
+use crate::vmx::ARMED_PIN_CONTROLS;
+
+/// Selectors of the hypervisor's code and data (`boot_gdt` of the entry code).
+pub const CODE_SELECTOR: u16 = 8;
+/// See [`CODE_SELECTOR`].
+pub const DATA_SELECTOR: u16 = 16;
 
 /// Vector of the local APIC timer of the housekeeping pCPU.
 pub const TIMER_VECTOR: u8 = 0x40;
@@ -31,6 +39,19 @@ global_asm!(
     .section .text.idt, "ax", @progbits
     .align 16
 nmi_stub:
+    iretq
+
+    // Where NMIs cannot be held back between an exit and the next entry, which shall end at once then: arms the guest's
+    // preemption timer, which stands at 0. Without a current VMCS the write does nothing.
+    .align 16
+arming_nmi_stub:
+    push rax
+    push rdx
+    mov eax, {pin_controls}
+    mov edx, [rip + {armed}]
+    vmwrite rax, rdx
+    pop rdx
+    pop rax
     iretq
 
     .align 16
@@ -76,11 +97,24 @@ try_read_msr_at:
     xor eax, eax
     ret
 
+    // Writes extended control register EDI with RSI; EAX tells whether it faulted.
+    .align 16
+    .global try_xsetbv
+try_xsetbv:
+    mov ecx, edi
+    mov eax, esi
+    mov rdx, rsi
+    shr rdx, 32
+try_xsetbv_at:
+    xsetbv
+    xor eax, eax
+    ret
+
 try_msr_faulted:
     mov eax, 1
     ret
 
-    // #GP: expected in two places only.
+    // #GP: expected in three places only.
     .align 16
 general_protection_stub:
     push rax
@@ -88,6 +122,9 @@ general_protection_stub:
     cmp [rsp + 16], rax
     je 4f
     lea rax, [rip + try_read_msr_at]
+    cmp [rsp + 16], rax
+    je 4f
+    lea rax, [rip + try_xsetbv_at]
     cmp [rsp + 16], rax
     je 4f
     pop rax
@@ -140,6 +177,8 @@ kick_stub:
     .previous
     "#,
     timer_fired = sym TIMER_FIRED,
+    armed = sym ARMED_PIN_CONTROLS,
+    pin_controls = const field::PIN_BASED_CONTROLS.encoding(),
     block_len = const super::percpu::BLOCK_LEN,
     private = const super::percpu::BLOCK_LEN - super::percpu::PRIVATE_LEN,
 );
@@ -147,11 +186,13 @@ kick_stub:
 unsafe extern "C" {
     static nmi_stub: u8;
     static parking_nmi_stub: u8;
+    static arming_nmi_stub: u8;
     static timer_stub: u8;
     static kick_stub: u8;
     static general_protection_stub: u8;
     fn try_write_msr(msr: u32, value: u64) -> u32;
     fn try_read_msr(msr: u32, value: *mut u64) -> u32;
+    fn try_xsetbv(register: u32, value: u64) -> u32;
     fn park_until_kicked(nmi_seen: *const AtomicU32, interrupts: u32);
 }
 
@@ -204,6 +245,18 @@ pub fn read_msr_checked(msr: u32) -> Result<u64, MsrRefused> {
     if unsafe { try_read_msr(msr, &raw mut value) } == 0 { Ok(value) } else { Err(MsrRefused) }
 }
 
+/// Writes an extended control register with a value that this CPU may not take. CR4.OSXSAVE is set.
+///
+/// # Errors
+/// If the CPU refuses it (#GP).
+///
+/// # Safety
+/// The value must do no harm if the CPU takes it.
+pub unsafe fn set_extended_control_checked(register: u32, value: u64) -> Result<(), MsrRefused> {
+    // SAFETY: by the contract above; the handler of #GP knows the instruction.
+    if unsafe { try_xsetbv(register, value) } == 0 { Ok(()) } else { Err(MsrRefused) }
+}
+
 /// Time-stamp of the last timer interrupt; 0 if none came since it was cleared.
 pub static TIMER_FIRED: AtomicU64 = AtomicU64::new(0);
 
@@ -214,6 +267,7 @@ static HOUSEKEEPING: Table = Once::new();
 static OTHERS: Table = Once::new();
 static DRAINING: Table = Once::new();
 static PARKING: Table = Once::new();
+static ARMING: Table = Once::new();
 
 /// Builds the descriptor tables: once, on the boot pCPU.
 pub fn build_tables() {
@@ -221,6 +275,7 @@ pub fn build_tables() {
     OTHERS.call_once(|| build(FIRST_INTERRUPT, &raw const nmi_stub));
     DRAINING.call_once(build_draining);
     PARKING.call_once(|| build(FIRST_INTERRUPT, &raw const parking_nmi_stub));
+    ARMING.call_once(|| build(FIRST_INTERRUPT, &raw const arming_nmi_stub));
 }
 
 fn load_table(table: &'static Table) {
@@ -231,7 +286,18 @@ fn load_table(table: &'static Table) {
 
 /// Loads the descriptor table on this pCPU.
 pub fn load() {
-    load_table(if super::percpu::private().id == PcpuId(0) { &HOUSEKEEPING } else { &OTHERS });
+    let private = super::percpu::private();
+    load_table(match private.id {
+        PcpuId(0) => &HOUSEKEEPING,
+        _ if private.arms_guest.get() => &ARMING,
+        _ => &OTHERS,
+    });
+}
+
+/// From now on an NMI on this pCPU ends the next entry into its guest at once.
+pub fn arm_guest_at_nmi() {
+    super::percpu::private().arms_guest.set(true);
+    load();
 }
 
 /// Runs `drain` with a descriptor table that takes every vector for an interrupt: a guest can have sent itself those that are
@@ -280,16 +346,6 @@ fn build_draining() -> InterruptDescriptorTable {
         set(&mut table, vector, &raw const kick_stub as u64);
     }
     table
-}
-
-/// Masks every line of the legacy 8259 interrupt controllers, whose vectors are exceptions' until someone programs
-/// them.
-pub fn mask_legacy_controllers() {
-    for port in [0x21, 0xA1] {
-        let mut data: x86_64::instructions::port::Port<u8> = x86_64::instructions::port::Port::new(port);
-        // SAFETY: masks interrupts; where there is no controller, nothing happens.
-        unsafe { data.write(0xFF) };
-    }
 }
 
 /// Takes the time-stamp of the last timer interrupt, if one came since the last call.

@@ -13,7 +13,7 @@ use partita_core::arch::PcpuId;
 use partita_core::gate::Gate;
 use partita_trace::names::KickKind;
 use partita_x86_bare::BootBlock;
-use partita_x86_bare::pvh::{BOOT_BLOCK_LEN, BOOT_STACK_TOP};
+use partita_x86_bare::entry::{BOOT_BLOCK_LEN, BOOT_STACK_TOP};
 
 use crate::requests::RequestWord;
 use crate::tracer::Tracer;
@@ -43,8 +43,10 @@ pub struct Private {
     pub vcpu: Cell<u64>,
     /// What it was told to do once the SMP call that told it is over.
     pub order: Cell<Order>,
-    /// Physical address of its host save area.
+    /// Physical address of the page that its virtualisation extension keeps for itself.
     pub host_save: Cell<u64>,
+    /// Whether an NMI ends the next entry into its guest at once: [`crate::cpu::idt::arm_guest_at_nmi`].
+    pub arms_guest: Cell<bool>,
     /// How it has to be kicked, for its own trace.
     pub kick_kind: Cell<KickKind>,
     /// Whether `tracer` is filled.
@@ -107,6 +109,12 @@ pub fn exit_frame(pcpu: PcpuId) -> u64 {
     stack_top(pcpu)
 }
 
+/// Where the exit frame of the pCPU that executes this lies.
+#[inline(always)]
+pub fn own_exit_frame() -> u64 {
+    (&raw const *private()) as u64 - EXIT_FRAME_LEN as u64
+}
+
 fn private_page(pcpu: PcpuId) -> u64 {
     block_of(pcpu) + (BLOCK_LEN - PRIVATE_LEN) as u64
 }
@@ -123,6 +131,7 @@ pub unsafe fn init_private(pcpu: PcpuId) {
         vcpu: Cell::new(0),
         order: Cell::new(Order::None),
         host_save: Cell::new(0),
+        arms_guest: Cell::new(false),
         kick_kind: Cell::new(KickKind::Vector),
         has_tracer: Cell::new(false),
         tracer: UnsafeCell::new(MaybeUninit::uninit()),

@@ -27,16 +27,22 @@ use crate::set_up::Hypervisor;
 const BYTES_MAX: usize = 64;
 
 impl Hypervisor {
-    /// Has COM1 wake this core when something is typed.
+    /// Has the serial port wake this core when something is typed.
     pub fn listen(&mut self) {
-        let Some(line) = self.machine.platform.com1_line else {
-            println!("partita: console: COM1 has no interrupt line; input is looked at when this core wakes");
+        let Some(line) = self.machine.platform.console_line else {
+            println!(
+                "partita: console: {} has no interrupt line; input is looked at when this core wakes",
+                console::serial()
+            );
             return;
         };
         let mapped = self.space.map(line.io_apic, io_apic::LEN, Access::Device, &mut self.pool);
         // SAFETY: the registers have just been mapped, and only this core uses the I/O APIC; the vector has its handler.
         if mapped.is_err() || !unsafe { io_apic::route(line, SERIAL_VECTOR, apic::id()) } {
-            println!("partita: console: COM1's interrupt cannot be routed; input is looked at when this core wakes");
+            println!(
+                "partita: console: the interrupt of {} cannot be routed; input is looked at when this core wakes",
+                console::serial()
+            );
             return;
         }
         console::interrupt_on_input();

@@ -1,27 +1,44 @@
 //! Into the guest and back: the loop of a vCPU, from top to bottom.
 
 use core::arch::naked_asm;
+use core::mem::offset_of;
 
 use crate::cpu::percpu::EXIT_FRAME_LEN;
-use crate::svm::vmcb::{Control, Vmcb};
-use crate::svm::{NMI_EXIT, SvmVcpu};
-use crate::vcpu::Vcpu;
-use crate::virt::GuestRegisters;
+use crate::svm::SvmVcpu;
+use crate::svm::vmcb::Vmcb;
+use crate::vcpu::{Then, Vcpu};
+use crate::virt::{GuestRegisters, ScratchRegisters};
 
-/// What lies at the top of the stack of a pCPU that runs a vCPU. The stack pointer is at `registers` in the host, and
-/// at `vmcb` in VMRUN.
+/// What lies at the top of the stack of a pCPU that runs a vCPU. The stack pointer is at the scratch registers in the host,
+/// and at `vmcb` in VMRUN.
 #[derive(Debug)]
-#[repr(C)]
+#[repr(C, align(16))]
 pub struct ExitFrame {
+    /// So that the scratch registers are aligned as a stack has to be at a call.
+    _alignment: u64,
     /// The guest's registers, while it does not run.
-    pub registers: GuestRegisters,
+    registers: GuestRegisters,
     /// Physical address of the VMCB.
-    pub vmcb: u64,
+    vmcb: u64,
     /// The vCPU.
-    pub vcpu: *mut Vcpu<SvmVcpu>,
+    vcpu: *mut Vcpu<SvmVcpu>,
 }
 
-const _: () = assert!(size_of::<ExitFrame>().is_multiple_of(16) && size_of::<ExitFrame>() <= EXIT_FRAME_LEN);
+impl ExitFrame {
+    /// The frame of this vCPU.
+    pub fn new(registers: GuestRegisters, vmcb: u64, vcpu: *mut Vcpu<SvmVcpu>) -> Self {
+        Self { _alignment: 0, registers, vmcb, vcpu }
+    }
+}
+
+const _: () = assert!(size_of::<ExitFrame>() <= EXIT_FRAME_LEN);
+const _: () = assert!(offset_of!(ExitFrame, vmcb) == REGISTERS + size_of::<GuestRegisters>());
+const _: () = assert!(REGISTERS == 8 && SCRATCH.is_multiple_of(16));
+
+/// Offset of the registers in the frame.
+const REGISTERS: usize = offset_of!(ExitFrame, registers);
+/// Offset of the scratch registers in the frame.
+const SCRATCH: usize = offset_of!(ExitFrame, registers.scratch);
 
 /// Runs the guest, for ever. The stack begins anew below `frame`.
 ///
@@ -38,108 +55,51 @@ pub unsafe fn run(frame: *mut ExitFrame) -> ! {
 
 /// Enters the guest, and handles its exits. The stack begins anew below `frame`: nothing returns to where this is called.
 ///
-/// A kick comes seldom with more than an SMP call, for which the registers that Rust code preserves need not be saved.
+/// Few exits need all registers: [`on_exit`] does with the scratch registers, or says that the rest has to be saved, too.
+/// The direction flag needs no care: VMRUN saves the host's, and #VMEXIT loads it.
 #[unsafe(naked)]
 unsafe extern "C" fn enter(frame: *mut ExitFrame) -> ! {
     naked_asm!(
-        "mov rsp, rdi",
-        "pop rbx",
-        "pop rbp",
-        "pop r12",
-        "pop r13",
-        "pop r14",
-        "pop r15",
+        "lea rsp, [rdi + {registers}]",
+        "pop rbp; pop r12; pop r13; pop r14; pop r15",
         "2:",
-        "pop rcx",
-        "pop rsi",
-        "pop rdi",
-        "pop r8",
-        "pop r9",
-        "pop r10",
-        "pop r11",
-        "pop rdx",
+        "pop rbx; pop rcx; pop rsi; pop rdi; pop r8; pop r9; pop r10; pop r11; pop rdx",
         "mov rax, [rsp]",
         "vmrun rax",
-        // RAX is the VMCB again.
-        "cmp qword ptr [rax + {exit_code}], {nmi}",
         "push rdx",
         "rdtsc",
-        "push r11",
-        "push r10",
-        "push r9",
-        "push r8",
-        "push rdi",
-        "push rsi",
-        "push rcx",
-        "je 3f",
-        "push r15",
-        "push r14",
-        "push r13",
-        "push r12",
-        "push rbp",
-        "push rbx",
+        "push r11; push r10; push r9; push r8; push rdi; push rsi; push rcx; push rbx",
         "shl rdx, 32",
         "lea rsi, [rax + rdx]",
-        "mov rdi, rsp",
-        "cld",
+        "mov rdx, rsp",
+        "mov rdi, [rsp + {vcpu}]",
         "call {on_exit}",
-        "3:",
-        "shl rdx, 32",
-        "lea rsi, [rax + rdx]",
-        "mov rdi, [rsp + {vcpu} - {preserved}]",
-        "cld",
-        "call {on_kick}",
-        "test rax, rax",
+        "test eax, eax",
         "je 2b",
-        "push r15",
-        "push r14",
-        "push r13",
-        "push r12",
-        "push rbp",
-        "push rbx",
+        "push r15; push r14; push r13; push r12; push rbp",
+        "sub rsp, {registers}",
         "mov rdi, rsp",
-        "mov rsi, rax",
-        "call {on_more}",
-        exit_code = const EXIT_CODE,
-        nmi = const NMI_EXIT,
-        vcpu = const core::mem::offset_of!(ExitFrame, vcpu),
-        preserved = const PRESERVED,
+        "call {on_rest}",
+        registers = const REGISTERS,
+        vcpu = const offset_of!(ExitFrame, vcpu) - SCRATCH,
         on_exit = sym on_exit,
-        on_kick = sym on_kick,
-        on_more = sym on_more,
+        on_rest = sym on_rest,
     )
 }
 
-/// Offset of the exit code in a VMCB.
-const EXIT_CODE: usize = core::mem::offset_of!(Vmcb, control) + core::mem::offset_of!(Control, exit_code);
-/// Bytes of the registers at the start of the frame that Rust code preserves.
-const PRESERVED: usize = core::mem::offset_of!(GuestRegisters, rcx);
-const _: () = assert!(core::mem::offset_of!(ExitFrame, vmcb) == size_of::<GuestRegisters>());
-const _: () = assert!(PRESERVED == 6 * 8 && PRESERVED.is_multiple_of(16));
+/// Called by [`enter`] after each exit, with NMIs held back. `entered` is the first time-stamp after #VMEXIT.
+extern "C" fn on_exit(vcpu: &mut Vcpu<SvmVcpu>, entered: u64, registers: &mut ScratchRegisters) -> Then {
+    vcpu.on_exit(entered, registers)
+}
 
-/// Called by [`enter`] after each exit but kicks, with NMIs held back. `entered` is the first time-stamp after #VMEXIT.
+/// Called by [`enter`] when an exit needs more than the scratch registers.
 ///
 /// It does not return, but enters again: what a return would restore is the guest's next state anyway.
-extern "C" fn on_exit(frame: &mut ExitFrame, entered: u64) -> ! {
+#[cold]
+extern "C" fn on_rest(frame: &mut ExitFrame) -> ! {
     // SAFETY: by the contract of `run`, the vCPU is this pCPU's alone.
     let vcpu = unsafe { &mut *frame.vcpu };
-    let exit = vcpu.cpu.exit();
-    vcpu.handle(exit, &mut frame.registers, entered);
-    // SAFETY: the frame is the one of `run`.
-    unsafe { enter_again(frame) }
-}
-
-/// Called by [`enter`] after an exit for a physical NMI. 0 if the guest can go on; else there is more to do, and the value
-/// is the time since which.
-extern "C" fn on_kick(vcpu: &mut Vcpu<SvmVcpu>, entered: u64) -> u64 {
-    if vcpu.kicked(entered) { 0 } else { entered }
-}
-
-/// Called by [`enter`] when a kick came with more than SMP calls.
-extern "C" fn on_more(frame: &mut ExitFrame, entered: u64) -> ! {
-    // SAFETY: by the contract of `run`, the vCPU is this pCPU's alone.
-    let vcpu = unsafe { &mut *frame.vcpu };
-    vcpu.kicked_for_more(&mut frame.registers, entered);
+    vcpu.on_rest(&mut frame.registers);
     // SAFETY: the frame is the one of `run`.
     unsafe { enter_again(frame) }
 }

@@ -4,6 +4,7 @@
 //! (no FS, GS, TR, no SYSCALL); no FPU state, as the hypervisor uses none; no STGI, but to take an NMI.
 
 pub mod entry;
+mod explain;
 mod start;
 mod vcpu;
 pub mod vmcb;
@@ -13,9 +14,6 @@ use core::arch::asm;
 use crate::cpu::{read_msr, write_msr};
 
 pub use vcpu::SvmVcpu;
-
-/// Exit code of a physical NMI (APM vol. 2, appendix C).
-pub const NMI_EXIT: u64 = 0x61;
 
 const EFER: u32 = 0xC000_0080;
 const EFER_SVME: u64 = 1 << 12;

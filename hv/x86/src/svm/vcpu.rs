@@ -1,27 +1,30 @@
 //! A vCPU of SVM, behind the virtualisation contract.
 
 use core::arch::asm;
+use core::fmt;
 
-use partita_core::system::Entry;
 use partita_x86_policy::cpuid::HypercallInstruction;
 use partita_x86_policy::io_breakpoint;
+use partita_x86_policy::msr::{MSRPM_LEN, MsrPolicy};
 use partita_x86_policy::msr_values::{efer_from_vmcb, efer_to_vmcb};
 use partita_x86_policy::ports::IoAccess;
-use partita_x86_policy::svm_exit::SvmExit;
+use partita_x86_policy::start_state::StartState;
+use partita_x86_policy::svm_exit::{MSR_IS_WRITTEN, SvmExit, code};
 
 use super::entry::{self, ExitFrame};
 use super::vmcb::{Intercepts, Segment, Vmcb, event};
 use super::{clgi, enable, stgi};
 use crate::cpu::idt::{self, WokenBy};
-use crate::cpu::read_msr;
+use crate::cpu::{extended, read_msr};
+use crate::memory::nested::NestedFormat;
 use crate::memory::pool::{Pool, PoolExhausted};
 use crate::vcpu::Vcpu;
-use crate::virt::{Dumped, Exception, Exit, GuestRegisters, PermissionMaps, VirtualCpu};
+use crate::virt::{Dumped, Exception, Exit, FrequentExit, GuestRegisters, PermissionMaps, VirtualCpu};
 
 const FS_BASE: u32 = 0xC000_0100;
 const GS_BASE: u32 = 0xC000_0101;
 const KERNEL_GS_BASE: u32 = 0xC000_0102;
-const CR0_PG: u64 = 1 << 31;
+const CR0_PE: u64 = 1;
 const RFLAGS_TF: u64 = 1 << 8;
 const RFLAGS_RF: u64 = 1 << 16;
 const DR6_BREAKPOINTS: u64 = 0xF;
@@ -50,53 +53,30 @@ impl SvmVcpu {
     pub fn vmcb_address(&self) -> u64 {
         &raw const *self.vmcb as u64
     }
+}
 
-    /// Compares an access with the breakpoints that are on.
-    #[cold]
-    fn hit_breakpoints(&mut self, access: IoAccess) {
-        let (dr0, dr1, dr2, dr3): (u64, u64, u64, u64);
-        // SAFETY: reads the guest's breakpoint addresses, which no exit saves.
-        unsafe {
-            asm!("mov {0}, dr0", "mov {1}, dr1", "mov {2}, dr2", "mov {3}, dr3", out(reg) dr0, out(reg) dr1,
-                out(reg) dr2, out(reg) dr3, options(nomem, nostack, preserves_flags));
-        }
-        let save = &mut self.vmcb.save;
-        let hits = io_breakpoint::hits(access, save.dr7, save.cr4, [dr0, dr1, dr2, dr3]);
-        if hits != 0 {
-            save.dr6 |= hits;
-            self.inject_exception(Exception::Debug);
-        }
-    }
+impl VirtualCpu for SvmVcpu {
+    const HYPERCALL: HypercallInstruction = HypercallInstruction::Vmmcall;
+    const HOLDS_NMIS: bool = false;
+    const NESTED: NestedFormat = NestedFormat::NPT;
 
-    /// What the end of an instruction does that the hypervisor executed for its guest, beside the usual: it clears RF, and
-    /// under TF it traps (APM vol. 2 section 13.1.4). If TF is the hypervisor's, the IRET that it was for has faulted, and the
-    /// guest has got here from its handler: the step is over.
-    #[cold]
-    fn end_stepped(&mut self) {
-        let own = self.before_step.take();
-        let save = &mut self.vmcb.save;
-        save.rflags &= !RFLAGS_RF;
-        if own.is_some_and(|(_, is_guests)| !is_guests) {
-            save.rflags &= !RFLAGS_TF;
-        } else if save.rflags & RFLAGS_TF != 0 {
-            save.dr6 |= DR6_SINGLE_STEP;
-            self.inject_exception(Exception::Debug);
-        }
-    }
-
-    /// Why the guest was left.
     #[inline(always)]
-    pub fn exit(&self) -> Exit {
+    fn frequent_exit(&self) -> Option<FrequentExit> {
+        let control = &self.vmcb.control;
+        Some(match control.exit_code {
+            code::CPUID => FrequentExit::Cpuid,
+            code::MSR if control.exit_info_1 & MSR_IS_WRITTEN == 0 => FrequentExit::MsrRead,
+            code::MSR => FrequentExit::MsrWrite,
+            code::IOIO => FrequentExit::Io,
+            code::VMMCALL => FrequentExit::Hypercall,
+            code::NMI => FrequentExit::Nmi,
+            _ => return None,
+        })
+    }
+
+    fn exit(&mut self, _registers: &GuestRegisters) -> Exit {
         let control = &self.vmcb.control;
         match SvmExit::decode(control.exit_code, control.exit_info_1) {
-            SvmExit::Cpuid => Exit::Cpuid,
-            SvmExit::Msr { write: false } => Exit::MsrRead,
-            SvmExit::Msr { write: true } => Exit::MsrWrite,
-            SvmExit::Ioio => {
-                Exit::Io { access: IoAccess::from_svm(control.exit_info_1), next_rip: control.exit_info_2 }
-            }
-            SvmExit::Vmmcall => Exit::Hypercall,
-            SvmExit::Nmi => Exit::Nmi,
             SvmExit::Iret => Exit::NmiReturn,
             SvmExit::Exception { vector: DEBUG_VECTOR } => Exit::Debug,
             SvmExit::Exception { vector: ALIGNMENT_VECTOR } => Exit::Alignment,
@@ -109,17 +89,24 @@ impl SvmVcpu {
             _ => Exit::Other(control.exit_code),
         }
     }
-}
 
-impl VirtualCpu for SvmVcpu {
-    const HYPERCALL: HypercallInstruction = HypercallInstruction::Vmmcall;
-
-    unsafe fn enable(page: u64) {
-        // SAFETY: by the contract of the trait.
-        unsafe { enable(page) };
+    #[inline(always)]
+    fn io(&self) -> (IoAccess, u64) {
+        let control = &self.vmcb.control;
+        (IoAccess::from_svm(control.exit_info_1), control.exit_info_2)
     }
 
-    fn hold_back() {
+    fn fill_msr_map(policy: MsrPolicy, map: &mut [u8; MSRPM_LEN]) {
+        policy.fill_msrpm(map);
+    }
+
+    unsafe fn enable(page: u64) -> bool {
+        // SAFETY: by the contract of the trait.
+        unsafe { enable(page) };
+        true
+    }
+
+    unsafe fn take_over(&mut self) {
         clgi();
     }
 
@@ -128,7 +115,7 @@ impl VirtualCpu for SvmVcpu {
         // SAFETY: by the contract of the trait.
         unsafe {
             let vmcb = (*vcpu).cpu.vmcb_address();
-            frame.write(ExitFrame { registers, vmcb, vcpu });
+            frame.write(ExitFrame::new(registers, vmcb, vcpu));
             entry::run(frame)
         }
     }
@@ -178,8 +165,8 @@ impl VirtualCpu for SvmVcpu {
         self.vmcb.save.cr4
     }
 
-    fn paging(&self) -> bool {
-        self.vmcb.save.cr0 & CR0_PG != 0
+    fn cr0(&self) -> u64 {
+        self.vmcb.save.cr0
     }
 
     fn efer(&self) -> u64 {
@@ -192,7 +179,7 @@ impl VirtualCpu for SvmVcpu {
     }
 
     fn registers(&self, general: &GuestRegisters) -> Dumped {
-        let (save, g) = (&self.vmcb.save, general);
+        let (save, g, scratch) = (&self.vmcb.save, general, &general.scratch);
         let segment = |segment: &Segment| u64::from(segment.selector);
         // SAFETY: these registers exist on every CPU with long mode, and are the guest's, as no exit saves them.
         let [fs_base, gs_base, kernel_gs] = [FS_BASE, GS_BASE, KERNEL_GS_BASE].map(|msr| unsafe { read_msr(msr) });
@@ -204,17 +191,17 @@ impl VirtualCpu for SvmVcpu {
         }
         [
             save.rax,
-            g.rbx,
-            g.rcx,
-            g.rdx,
-            g.rsi,
-            g.rdi,
+            scratch.rbx,
+            scratch.rcx,
+            scratch.rdx,
+            scratch.rsi,
+            scratch.rdi,
             g.rbp,
             save.rsp,
-            g.r8,
-            g.r9,
-            g.r10,
-            g.r11,
+            scratch.r8,
+            scratch.r9,
+            scratch.r10,
+            scratch.r11,
             g.r12,
             g.r13,
             g.r14,
@@ -246,34 +233,57 @@ impl VirtualCpu for SvmVcpu {
     }
 
     #[inline(always)]
-    fn skip(&mut self, len: u64) {
-        self.skip_to(self.vmcb.save.rip.wrapping_add(len));
+    fn go_on(&mut self, len: u64) -> bool {
+        self.go_to(self.vmcb.save.rip.wrapping_add(len))
     }
 
     #[inline(always)]
-    fn skip_to(&mut self, rip: u64) {
+    fn go_to(&mut self, rip: u64) -> bool {
         self.vmcb.save.rip = rip;
         self.vmcb.control.interrupt_shadow = 0;
         // SAFETY: a field of the VMCB. Volatile, so that the compiler tests it in place, by one instruction.
         let rflags = unsafe { core::ptr::read_volatile(&raw const self.vmcb.save.rflags) };
-        if rflags & (RFLAGS_TF | RFLAGS_RF) != 0 {
-            self.end_stepped();
+        rflags & (RFLAGS_TF | RFLAGS_RF) != 0
+    }
+
+    /// RF and TF: APM vol. 2 section 13.1.4. If TF is the hypervisor's, the IRET that it was for has faulted, and the guest has
+    /// got here from its handler: the step is over.
+    #[cold]
+    fn end_step(&mut self) {
+        let own = self.before_step.take();
+        let save = &mut self.vmcb.save;
+        save.rflags &= !RFLAGS_RF;
+        if own.is_some_and(|(_, is_guests)| !is_guests) {
+            save.rflags &= !RFLAGS_TF;
+        } else if save.rflags & RFLAGS_TF != 0 {
+            save.dr6 |= DR6_SINGLE_STEP;
+            self.inject_exception(Exception::Debug);
         }
     }
 
     #[inline(always)]
+    fn may_trap_on_io(&self) -> bool {
+        io_breakpoint::may_hit(self.vmcb.save.dr7)
+    }
+
+    #[cold]
     fn trap_on_io(&mut self, access: IoAccess) {
-        if io_breakpoint::may_hit(self.vmcb.save.dr7) {
-            self.hit_breakpoints(access);
+        let save = &mut self.vmcb.save;
+        let hits = io_breakpoint::hits(access, save.dr7, save.cr4, extended::breakpoints());
+        if hits != 0 {
+            save.dr6 |= hits;
+            self.inject_exception(Exception::Debug);
         }
     }
 
     fn inject_exception(&mut self, exception: Exception) {
+        // Real mode has no error codes (APM vol. 2 section 15.20).
+        let with_code = if self.vmcb.save.cr0 & CR0_PE != 0 { event::ERROR_CODE } else { 0 };
         self.vmcb.control.event_inj = match exception {
             Exception::InvalidOpcode => event::EXCEPTION | 6,
-            Exception::GeneralProtection => event::EXCEPTION | event::ERROR_CODE | 13,
+            Exception::GeneralProtection => event::EXCEPTION | with_code | 13,
             Exception::Debug => event::EXCEPTION | u64::from(DEBUG_VECTOR),
-            Exception::AlignmentCheck => event::EXCEPTION | event::ERROR_CODE | u64::from(ALIGNMENT_VECTOR),
+            Exception::AlignmentCheck => event::EXCEPTION | with_code | u64::from(ALIGNMENT_VECTOR),
         };
     }
 
@@ -329,16 +339,18 @@ impl VirtualCpu for SvmVcpu {
         (control.event_inj, control.exit_int_info) = (0, 0);
     }
 
-    fn power_on(&mut self, registers: &mut GuestRegisters) {
-        self.reset(registers);
+    fn power_on(&mut self, state: &StartState, registers: &mut GuestRegisters) {
+        self.clear_registers();
+        self.set(state, registers);
     }
 
-    fn start_at(&mut self, entry: &Entry, registers: &mut GuestRegisters) {
-        self.enter_at(entry, registers);
+    fn start_up(&mut self, state: &StartState, registers: &mut GuestRegisters) {
+        self.save_registers();
+        self.set(state, registers);
     }
 
-    fn start_up(&mut self, vector: u8, registers: &mut GuestRegisters) {
-        self.init(registers, vector);
+    fn explain(&self, exit: Exit, out: &mut impl fmt::Write) -> fmt::Result {
+        self.explain_exit(exit, out)
     }
 
     fn started(&mut self) {

@@ -1,6 +1,7 @@
 //! The virtual machine control block (APM vol. 2, appendix B).
 
 use bitflags::bitflags;
+pub use partita_x86_policy::start_state::Segment;
 
 bitflags! {
     /// Intercepts of the words at 0x00C (low half) and 0x010 (high half).
@@ -63,20 +64,6 @@ pub mod event {
     pub const NMI: u64 = VALID | (2 << 8) | 2;
     /// Type of an exception; the vector is in bits 7:0.
     pub const EXCEPTION: u64 = VALID | (3 << 8);
-}
-
-/// A segment register (APM vol. 2 section 15.5.1): attributes are bits 55:52 and 47:40 of the descriptor.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[repr(C)]
-pub struct Segment {
-    /// Selector.
-    pub selector: u16,
-    /// Attributes.
-    pub attributes: u16,
-    /// Limit, expanded by the granularity bit.
-    pub limit: u32,
-    /// Base.
-    pub base: u64,
 }
 
 /// The control area.

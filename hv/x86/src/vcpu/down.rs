@@ -4,16 +4,18 @@ use core::sync::atomic::Ordering;
 
 use partita_core::arch::Arch;
 use partita_core::smp_call::Deadline;
+use partita_core::system::Entry;
 use partita_trace::event::Event;
 use partita_trace::names::StopCause;
 use partita_x86_policy::apic_events::{Requests, RunState, VcpuEvents};
 use partita_x86_policy::cmos::Cmos;
+use partita_x86_policy::start_state::StartState;
 
 use super::Vcpu;
 use crate::arch::X86;
 use crate::cpu::idt::WokenBy;
 use crate::cpu::percpu::{self, KickMode, Order, Progress};
-use crate::cpu::{extended, rdtsc};
+use crate::cpu::{extended, features, rdtsc};
 use crate::virt::{GuestRegisters, VirtualCpu};
 use crate::{apic, soak, trace};
 
@@ -47,7 +49,7 @@ impl<V: VirtualCpu> Vcpu<V> {
         self.shadow_behind_nmi = false;
         self.cmos = Cmos::default();
         let is_first = self.number == 0;
-        self.events = VcpuEvents::new(if is_first { RunState::Running } else { RunState::WaitForSipi }, false);
+        self.events = VcpuEvents::new(if is_first { RunState::Running } else { RunState::WaitForSipi }, V::HOLDS_NMIS);
         // What its siblings asked was meant for the last life. What the housekeeping core asked is a stop, behind the end
         // of the partition's life, which shows it.
         self.requests.take();
@@ -55,11 +57,10 @@ impl<V: VirtualCpu> Vcpu<V> {
             self.requests.add(Requests::STOP);
         }
         self.cpuid.starts = self.partition.starts.load(Ordering::Relaxed);
-        self.cpu.power_on(registers);
-        if is_first {
-            self.cpu.start_at(&self.partition.config.entry, registers);
-            self.is_fresh = true;
-        }
+        let signature = features::signature();
+        let entry = if is_first { &self.partition.config.entry } else { &Entry::Missing };
+        self.cpu.power_on(&StartState::at(signature, entry), registers);
+        self.is_fresh |= is_first;
         let public = percpu::public(X86::pcpu());
         public.set_progress(Progress::RunsVcpu);
         // Release: who sees the start sees the progress before it.

@@ -2,12 +2,12 @@
 
 use partita_trace::event::Event;
 use partita_trace::histogram::HistogramId;
-use partita_trace::names::IcrRefusal as TracedRefusal;
+use partita_trace::names::{ExitReason, IcrRefusal as TracedRefusal};
 use partita_x86_policy::apic_events::Requests;
 use partita_x86_policy::apic_view::VcpuMask;
 use partita_x86_policy::icr::{self, IcrAction, IcrRefusal};
 
-use super::{About, Vcpu};
+use super::{About, Then, Vcpu};
 use crate::cpu::rdtsc;
 use crate::virt::{Exception, VirtualCpu};
 use crate::{apic, trace};
@@ -27,28 +27,37 @@ const fn traced(cause: IcrRefusal) -> TracedRefusal {
 }
 
 impl<V: VirtualCpu> Vcpu<V> {
-    #[inline]
-    pub(super) fn write_icr(&mut self, value: u64, entered: u64) -> About {
-        match icr::unicast(&self.partition.apic_view, value) {
-            Some(unicast) => {
+    #[inline(always)]
+    pub(super) fn write_icr(&mut self, value: u64, entered: u64) -> Then {
+        match icr::unicast(&self.partition.apic_view, self.cpuid.apic_id, value) {
+            Some(icr) => {
                 // SAFETY: a fixed interrupt to a pCPU of this very partition, whose guest owns its local APIC.
-                unsafe { apic::write_icr(unicast.icr) };
-                self.forwarded(value, 1, entered);
+                unsafe { apic::write_icr(icr) };
+                self.end_forwarded(value, 1, entered)
             }
             None => self.filter_icr(value, entered),
         }
-        About::wide(value)
     }
 
-    #[inline]
-    fn forwarded(&mut self, icr: u64, targets: u16, entered: u64) {
+    /// Ends the exit for an IPI that has been sent. One stamp does for both: what comes behind the sending is short.
+    #[inline(always)]
+    fn end_forwarded(&mut self, icr: u64, targets: u16, entered: u64) -> Then {
         let ticks = rdtsc().wrapping_sub(entered);
-        self.cpu.skip(LEN);
-        let event = Event::IcrForward { vector: icr as u8, targets, ticks, icr };
-        trace::record_and_count(entered, event, HistogramId::IcrForward, ticks);
+        trace::count_on_vcpu(HistogramId::IcrForward, ticks);
+        let about = About { low: targets, wide: icr };
+        if self.cpu.go_on(LEN) {
+            return self.end_step(ExitReason::IcrWrite, about, entered);
+        }
+        if self.has_news() {
+            return self.put_off(ExitReason::IcrWrite, about, entered);
+        }
+        Self::record_ticks(ExitReason::IcrWrite, about, entered, ticks);
+        Then::Enter
     }
 
-    fn filter_icr(&mut self, value: u64, entered: u64) {
+    #[cold]
+    #[inline(never)]
+    fn filter_icr(&mut self, value: u64, entered: u64) -> Then {
         let view = &self.partition.apic_view;
         match icr::filter(view, self.number, value) {
             IcrAction::Fixed { vector, targets } => {
@@ -56,9 +65,12 @@ impl<V: VirtualCpu> Vcpu<V> {
                     // SAFETY: as above.
                     unsafe { apic::write_icr(icr::physical_icr(id, vector)) };
                 }
-                self.forwarded(value, targets.len() as u16, entered);
+                self.end_forwarded(value, targets.len() as u16, entered)
             }
-            other => self.rare_icr(other, value),
+            other => {
+                self.rare_icr(other, value);
+                self.end_rare(ExitReason::IcrWrite, About::wide(value), entered)
+            }
         }
     }
 

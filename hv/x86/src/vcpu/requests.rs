@@ -5,12 +5,13 @@ use core::sync::atomic::Ordering;
 use partita_core::arch::Arch;
 use partita_trace::event::Event;
 use partita_x86_policy::apic_events::{NmiState, Requests, VcpuAction};
+use partita_x86_policy::start_state::StartState;
 
 use super::{Unrecorded, Vcpu};
 use crate::arch::{X86, kick};
 use crate::cpu::idt::WokenBy;
 use crate::cpu::percpu::{self, Order};
-use crate::cpu::rdtsc;
+use crate::cpu::{extended, features, rdtsc};
 use crate::virt::{GuestRegisters, VirtualCpu};
 use crate::{apic, dump, soak, trace};
 
@@ -81,7 +82,9 @@ impl<V: VirtualCpu> Vcpu<V> {
             }
             VcpuAction::Start { vector } => {
                 self.shadow_behind_nmi = false;
-                self.cpu.start_up(vector, registers);
+                let state = StartState::start_up(features::signature(), self.cpu.cr0(), vector);
+                self.cpu.start_up(&state, registers);
+                extended::clear_breakpoints();
                 self.is_fresh = true;
                 true
             }
