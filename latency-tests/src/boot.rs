@@ -3,7 +3,7 @@
 use crate::suite::Images;
 use crate::systems::{cmdline, system};
 use crate::{Figures, SuiteError, samples};
-use partita_host::emulator::Clock;
+use partita_host::emulator::{Clock, MachineKind};
 use partita_host::run::{BareRun, RunOptions, RunReport, run_bare, run_system};
 use partita_host::trace::Trace;
 use partita_rows::{Group, Row};
@@ -68,8 +68,9 @@ impl Boot {
     ///
     /// # Errors
     /// It could not take place, or failed.
-    pub fn run(self, images: &Images, samples: u32, dir: &Path) -> Result<Trace, SuiteError> {
+    pub fn run(self, machine: MachineKind, images: &Images, samples: u32, dir: &Path) -> Result<Trace, SuiteError> {
         let options = RunOptions {
+            machine,
             clock: Clock::Icount,
             timeout: TIMEOUT,
             out_dir: dir.to_path_buf(),

@@ -1,13 +1,16 @@
 //! What the figures may be: `latency-tests/budgets.toml`.
 
 use crate::figures::{BenchFile, RowFigures};
+use partita_host::emulator::MachineKind;
 use partita_rows::Row;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::fmt;
 
-/// The budgets of this repository.
-const TEXT: &str = include_str!("../budgets.toml");
+/// The budgets of this repository: file and text, for QEMU, and for VMX and SVM in Bochs.
+const QEMU_SVM: (&str, &str) = ("budgets.toml", include_str!("../budgets.toml"));
+const BOCHS_VMX: (&str, &str) = ("budgets-bochs-vmx.toml", include_str!("../budgets-bochs-vmx.toml"));
+const BOCHS_SVM: (&str, &str) = ("budgets-bochs-svm.toml", include_str!("../budgets-bochs-svm.toml"));
 
 /// What the figures may be.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -16,6 +19,9 @@ pub struct Budgets {
     /// The most ticks of each row under Partita, by the row's name.
     #[serde(default)]
     max: BTreeMap<RowName, u64>,
+    /// The most ticks of the median of each row under Partita, by the row's name.
+    #[serde(default)]
+    median: BTreeMap<RowName, u64>,
     /// What must be as on the bare machine.
     #[serde(default)]
     bare: BareBudgets,
@@ -85,6 +91,15 @@ pub enum Excess {
         /// What that may be.
         budget: u64,
     },
+    /// The median is too long.
+    Median {
+        /// The row.
+        row: String,
+        /// Its median in ticks.
+        value: u64,
+        /// What that may be.
+        budget: u64,
+    },
     /// The median is too large a multiple of another row's.
     Ratio {
         /// The row.
@@ -115,6 +130,9 @@ impl fmt::Display for Excess {
             Self::Max { row, value, budget } => {
                 write!(f, "{row}: a sample took {value} ticks, the budget is {budget}")
             }
+            Self::Median { row, value, budget } => {
+                write!(f, "{row}: the median is {value} ticks, the budget is {budget}")
+            }
             Self::Ratio { row, value, of, of_value, budget } => write!(
                 f,
                 "{row}: the median is {value} ticks, {:.3} times the {of_value} of {of}, the budget is {:.3} times",
@@ -133,12 +151,18 @@ impl fmt::Display for Excess {
 }
 
 impl Budgets {
-    /// The budgets of this repository.
+    /// The budgets of this repository for a machine; there are none for Bochs' other CPUs.
     ///
     /// # Errors
-    /// `budgets.toml` is malformed.
-    pub fn of_repository() -> anyhow::Result<Self> {
-        Self::parse(TEXT).map_err(|error| anyhow::anyhow!("latency-tests/budgets.toml: {error}"))
+    /// Their file is malformed.
+    pub fn of_repository(machine: MachineKind) -> anyhow::Result<Self> {
+        let (file, text) = match machine {
+            MachineKind::Qemu => QEMU_SVM,
+            MachineKind::BOCHS_VMX => BOCHS_VMX,
+            MachineKind::BOCHS_SVM => BOCHS_SVM,
+            MachineKind::Bochs(_) => ("", ""),
+        };
+        Self::parse(text).map_err(|error| anyhow::anyhow!("latency-tests/{file}: {error}"))
     }
 
     /// Reads the text of such a file.
@@ -156,6 +180,10 @@ impl Budgets {
             let value = of(name)?.partita.max;
             (value > budget).then_some(Excess::Max { row: name.0.clone(), value, budget })
         });
+        let too_slow = self.median.iter().filter_map(|(name, &budget)| {
+            let value = of(name)?.partita.p50;
+            (value > budget).then_some(Excess::Median { row: name.0.clone(), value, budget })
+        });
         let too_many_times = self.ratio.iter().filter_map(|(name, ratio)| {
             let RatioBudget { of: other, max: Thousandths(budget) } = ratio;
             let (value, of_value) = (of(name)?.partita.p50, of(other)?.partita.p50);
@@ -169,7 +197,7 @@ impl Budgets {
             let (partita, bare) = (four(partita), bare.as_ref().map(four));
             (bare != Some(partita)).then_some(Excess::NotAsBare { row: name.0.clone(), partita, bare })
         });
-        too_long.chain(too_many_times).chain(not_as_bare).collect()
+        too_long.chain(too_slow).chain(too_many_times).chain(not_as_bare).collect()
     }
 }
 
@@ -181,7 +209,7 @@ mod tests {
 
     #[test]
     fn the_repositorys_budgets_are_those_agreed() {
-        let budgets = Budgets::of_repository().unwrap();
+        let budgets = Budgets::of_repository(MachineKind::Qemu).unwrap();
         let max = |name: &str| budgets.max.get(&RowName(name.to_owned())).copied();
         assert!(max("exit.cpuid").unwrap() <= 158);
         assert!(max("ipi.oneway_spin").unwrap() <= 205 && max("ipi.oneway_hlt").unwrap() <= 205);
@@ -194,6 +222,18 @@ mod tests {
             timers.clone().count() == 2
                 && timers.clone().all(|row| budgets.bare.equal.contains(&RowName(row.name().to_owned())))
         );
+    }
+
+    #[test]
+    fn the_budgets_in_bochs_are_those_agreed() {
+        let budgets = Budgets::of_repository(MachineKind::BOCHS_VMX).unwrap();
+        let name = |name: &str| RowName(name.to_owned());
+        assert!(budgets.max[&name("exit.cpuid")] <= 150 && budgets.median[&name("kick.nmi_to_exit")] <= 110);
+        assert!(budgets.ratio[&name("smp_call.broadcast_3")].max.0 <= 1600);
+        assert!(Budgets::of_repository(MachineKind::BOCHS_SVM).is_ok());
+        let slow = file(10, 111);
+        let words: Vec<String> = budgets.check(&slow).iter().map(ToString::to_string).collect();
+        assert_eq!(words, ["kick.nmi_to_exit: the median is 111 ticks, the budget is 110"]);
     }
 
     #[test]
@@ -218,7 +258,7 @@ mod tests {
             Budgets::parse("[ratio]\n\"smp_call.broadcast_3\" = { of = \"smp_call.roundtrip\", max = 2.9 }").unwrap();
         let check = |broadcast: [u64; 3], single: u64| {
             let of = |row| Figures::of(&mut if row == Row::SmpCallBroadcast3 { broadcast } else { [single; 3] });
-            let file = BenchFile::new(of, of).unwrap();
+            let file = BenchFile::new(MachineKind::Qemu, of, of).unwrap();
             budgets.check(&file).iter().map(ToString::to_string).collect::<Vec<_>>()
         };
         // Only the median counts.

@@ -1,11 +1,9 @@
 //! The figures of the rows, and `bench.json`.
 
+use partita_host::emulator::MachineKind;
 use partita_host::run_info::ClockName;
 use partita_rows::{Row, Summary};
 use serde::Serialize;
-
-/// What the suite runs on, as `bench.json` names it.
-pub const MACHINE: &str = "qemu-svm";
 
 /// The samples of a row in figures: exact, by nearest rank, in ticks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -44,8 +42,8 @@ pub struct RowFigures {
 /// `bench.json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct BenchFile {
-    /// What the suite ran on.
-    pub machine: &'static str,
+    /// What the suite ran on: [`MachineKind::result_name`].
+    pub machine: String,
     /// How time passed.
     pub clock: ClockName,
     /// The rows, in the order of the suite.
@@ -58,6 +56,7 @@ impl BenchFile {
     /// # Errors
     /// Figures of a row are missing.
     pub fn new(
+        machine: MachineKind,
         bare: impl Fn(Row) -> Option<Figures>,
         partita: impl Fn(Row) -> Option<Figures>,
     ) -> Result<Self, MissingRow> {
@@ -67,7 +66,7 @@ impl BenchFile {
             Ok(RowFigures { name: row.name(), bare, partita: partita(*row).ok_or_else(missing)? })
         };
         let rows = Row::ALL.iter().map(figures).collect::<Result<_, _>>()?;
-        Ok(Self { machine: MACHINE, clock: ClockName::Icount, rows })
+        Ok(Self { machine: machine.result_name(), clock: ClockName::Icount, rows })
     }
 }
 
@@ -83,7 +82,7 @@ pub(crate) mod tests {
     /// Rows whose samples are all alike: `bare` ticks, and `partita` ticks.
     pub(crate) fn file(bare: u64, partita: u64) -> BenchFile {
         let of = |ticks| move |_| Figures::of(&mut [ticks; 3]);
-        BenchFile::new(of(bare), of(partita)).unwrap()
+        BenchFile::new(MachineKind::Qemu, of(bare), of(partita)).unwrap()
     }
 
     #[test]
@@ -138,7 +137,7 @@ pub(crate) mod tests {
     fn a_row_without_figures_is_named() {
         let some = |_| Figures::of(&mut [1]);
         let none = |row| if row == Row::IpiSelf { None } else { Figures::of(&mut [1]) };
-        assert_eq!(BenchFile::new(some, none), Err(MissingRow(Row::IpiSelf)));
-        assert_eq!(BenchFile::new(none, some), Err(MissingRow(Row::IpiSelf)));
+        assert_eq!(BenchFile::new(MachineKind::Qemu, some, none), Err(MissingRow(Row::IpiSelf)));
+        assert_eq!(BenchFile::new(MachineKind::Qemu, none, some), Err(MissingRow(Row::IpiSelf)));
     }
 }

@@ -6,7 +6,7 @@ use crate::systems::PAYLOAD;
 use crate::{Figures, SuiteError};
 use anyhow::Context;
 use partita_host::cargo_build;
-use partita_host::emulator::{Emulator, Qemu};
+use partita_host::emulator::MachineKind;
 use partita_host::run_dir::RunDir;
 use partita_rows::Row;
 use std::collections::HashMap;
@@ -16,6 +16,8 @@ use std::sync::{Mutex, PoisonError};
 /// How to run the suite.
 #[derive(Clone, Debug)]
 pub struct SuiteOptions {
+    /// The machine.
+    pub machine: MachineKind,
     /// Samples of each row.
     pub samples: u32,
     /// Boots at a time. Time passes by instructions, so the figures are the same.
@@ -56,7 +58,7 @@ impl Images {
 /// # Errors
 /// A boot could not take place, or failed, or its samples are not all there.
 pub fn run(options: &SuiteOptions) -> Result<BenchFile, SuiteError> {
-    Qemu.probe().map_err(anyhow::Error::from)?;
+    options.machine.emulator().probe().map_err(anyhow::Error::from)?;
     let dir = RunDir::prepare(&options.out_dir).map_err(anyhow::Error::from)?;
     let images = Images::build(dir.path())?;
     let figures = boot_all(options, &images)?;
@@ -64,7 +66,8 @@ pub fn run(options: &SuiteOptions) -> Result<BenchFile, SuiteError> {
         let figures = &figures;
         move |row| figures.get(&(place, row)).copied()
     };
-    BenchFile::new(of(Place::Bare), of(Place::Partita)).map_err(|error| anyhow::Error::from(error).into())
+    BenchFile::new(options.machine, of(Place::Bare), of(Place::Partita))
+        .map_err(|error| anyhow::Error::from(error).into())
 }
 
 type AllFigures = HashMap<(Place, Row), Figures>;
@@ -79,7 +82,7 @@ fn boot_all(options: &SuiteOptions, images: &Images) -> Result<AllFigures, Suite
             let next = queue.lock().unwrap_or_else(PoisonError::into_inner).next();
             let Some(boot) = next.filter(|_| !failed) else { return };
             let dir = options.out_dir.join(boot.to_string());
-            let trace = boot.run(images, options.samples, &dir);
+            let trace = boot.run(options.machine, images, options.samples, &dir);
             let figures = trace.and_then(|trace| boot.figures(&trace, options.samples, &dir));
             let mut done = done.lock().unwrap_or_else(PoisonError::into_inner);
             match (&mut *done, figures) {

@@ -1,7 +1,7 @@
 //! `docs/latency.md` is true to the code.
 
 use partita_host::cargo_build;
-use partita_latency_tests::table::TICK;
+use partita_host::emulator::{Clock, MachineKind};
 use partita_rows::Row;
 
 #[test]
@@ -11,5 +11,5 @@ fn every_row_is_explained_and_in_the_sample() {
         assert!(text.contains(&format!("| `{}` |", row.name())), "docs/latency.md does not explain {}", row.name());
         assert!(text.contains(&format!("\n{} ", row.name())), "the sample of docs/latency.md lacks {}", row.name());
     }
-    assert!(text.contains(TICK));
+    assert!(text.contains(MachineKind::Qemu.tick(Clock::Icount)));
 }

@@ -1,6 +1,7 @@
 //! What causes no exit: timer interrupts, HLT, EOI, and IPIs at their receiver. Told from the exit counts of two runs
 //! that differ in their number of samples only: what set-up needs is the same in both.
 
+use partita_host::emulator::MachineKind;
 use partita_latency_tests::boot::{Boot, Place};
 use partita_latency_tests::samples::exit_counts;
 use partita_latency_tests::{Images, QUICK_SAMPLES};
@@ -19,7 +20,7 @@ type Counts = BTreeMap<(u16, &'static str), u64>;
 fn exits(group: Group, samples: u32, images: &Images, dir: &Path) -> Counts {
     let boot = Boot { place: Place::Partita, group };
     let dir = dir.join(format!("{boot}-{samples}"));
-    let trace = boot.run(images, samples, &dir).unwrap();
+    let trace = boot.run(MachineKind::of_environment().unwrap(), images, samples, &dir).unwrap();
     // The rows are there: the counts are those of a whole run.
     boot.figures(&trace, samples, &dir).unwrap();
     exit_counts(&trace)

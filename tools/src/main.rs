@@ -25,6 +25,7 @@ struct Cli {
 enum Command {
     Check(commands::check::Check),
     Run(commands::run::Run),
+    Image(commands::image::Image),
     Bench(commands::bench::Bench),
     Trace(commands::trace::TraceCommand),
 }
@@ -34,6 +35,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Check(check) => check.execute(),
         Command::Run(run) => run.execute(),
+        Command::Image(image) => image.execute(),
         Command::Bench(bench) => bench.execute(),
         Command::Trace(trace) => trace.execute(),
     };
@@ -69,6 +71,8 @@ mod tests {
             &["partita", "run", "s.toml", "--type", "=d.txt"],
             &["partita", "run", "s.toml", "--show", "rt0", "--quiet"],
             &["partita", "run", "s.toml", "--console", "rt0", "--console", "rt1"],
+            &["partita", "image", "s.toml"],
+            &["partita", "image", "-o", "s.iso"],
             &["partita", "bench", "rows"],
             &["partita", "bench", "--json"],
             &["partita", "fly"],
@@ -101,6 +105,7 @@ mod tests {
             ],
             &["partita", "run", "s.toml", "--show", "rt0,hypervisor", "--show", "rt1"],
             &["partita", "run", "s.toml", "--commands", "c.txt", "--icount"],
+            &["partita", "image", "s.toml", "-o", "s.iso", "--cmdline", "console serial=com2"],
             &["partita", "trace", "decode", "d", "--around", "worst:exit", "--within", "5us", "--kind", "exit"],
         ] {
             assert!(Cli::try_parse_from(args).is_ok(), "{args:?}");

@@ -11,6 +11,7 @@ pub mod dialogue;
 pub mod emulator;
 pub mod image;
 pub mod initramfs;
+pub mod iso;
 pub mod measure;
 pub mod outcome;
 pub mod packages;

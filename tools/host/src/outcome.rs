@@ -64,6 +64,13 @@ pub enum RunOutcome {
         /// What the run itself came to.
         outcome: Box<RunOutcome>,
     },
+    /// Of what the machine wrote to its debug port, a part was lost: its trace, or its end.
+    StreamDamaged {
+        /// What is known of that, in a line.
+        damage: String,
+        /// What the run itself came to.
+        outcome: Box<RunOutcome>,
+    },
     /// The emulator ended as the isa-debug-exit of a partition ends it, and the hypervisor did not end the run.
     EndedByGuest {
         /// Name of the partition that has the device.
@@ -119,6 +126,12 @@ impl fmt::Display for RunOutcome {
             Self::CommandUntaken { untaken, outcome } => write!(f, "failed: {untaken}; the run itself: {outcome}"),
             Self::DialogueUnfinished { unspoken, outcome } => {
                 write!(f, "failed: {unspoken}; the run itself: {outcome}")
+            }
+            Self::StreamDamaged { damage, outcome } => {
+                write!(
+                    f,
+                    "failed: the stream of the machine's debug port is damaged: {damage}; the run itself: {outcome}"
+                )
             }
             Self::EndedByGuest { partition, value } => {
                 write!(

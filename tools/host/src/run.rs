@@ -6,17 +6,16 @@ mod session;
 
 pub use session::{HYPERVISOR, Session};
 
-use crate::emulator::{AttachedDevice, Clock, ConsoleInput, Emulator, Qemu};
+use crate::emulator::{AttachedDevice, Clock, ConsoleInput, Emulator, MachineKind};
 use crate::outcome::{EXIT_RUN_FAILED, RunOutcome};
 use crate::run_dir::{BUNDLE_FILE, HYPERVISOR_LOG, PAYLOAD_LOG, RunDir, SYSTEM_FILE};
 use crate::system_file::{SystemFile, TestDevice};
 use crate::{artifacts, assemble, bundle, cargo_build, witness};
 use anyhow::Context;
 use boot::{Boot, boot};
-use memory::machine_memory;
+pub(crate) use memory::machine_memory;
 use partita_abi::report::{END_MARKER, PAYLOAD_END_MARKER};
-use partita_core::system::SerialPort;
-use session::{HYPERVISOR_PORT, Port};
+use session::{HYPERVISOR_PORT, Port, check_ports};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -24,7 +23,9 @@ use std::time::Duration;
 /// How to run.
 #[derive(Clone, Debug)]
 pub struct RunOptions {
-    /// How time passes in the machine.
+    /// The machine.
+    pub machine: MachineKind,
+    /// How time passes in the machine, if it leaves a choice.
     pub clock: Clock,
     /// How long the machine may run, in time of the host.
     pub timeout: Duration,
@@ -90,13 +91,16 @@ pub fn run_system(system: &SystemFile, options: &RunOptions) -> anyhow::Result<R
 pub fn run_system_in(system: &SystemFile, options: &RunOptions, session: &Session) -> anyhow::Result<RunReport> {
     session.check(options)?;
     assemble::check(system)?;
-    let emulator = Qemu;
+    let emulator = options.machine.emulator();
+    let emulator = emulator.as_ref();
     emulator.probe()?;
+    check_io_ports(emulator, system)?;
     if let Some(path) = &options.hypervisor {
         anyhow::ensure!(path.is_file(), "no hypervisor at {}; check the path given with --hv", path.display());
     }
     let dir = RunDir::prepare(&options.out_dir)?;
     let ports = ports(system, &dir);
+    check_ports(emulator, &ports)?;
     session.check_consoles(&ports)?;
     let hypervisor = match &options.hypervisor {
         Some(path) => path.clone(),
@@ -119,7 +123,7 @@ pub fn run_system_in(system: &SystemFile, options: &RunOptions, session: &Sessio
         label: format!("running the system {} in {}", system.config.name, emulator.name()),
         kernel: &hypervisor,
         module: Some(&bundle_path),
-        cmdline: &hypervisor_options(options.clock, &session.input),
+        cmdline: &hypervisor_options(options, &session.input),
         pcpus: system.machine.pcpus,
         memory,
         ports,
@@ -129,14 +133,14 @@ pub fn run_system_in(system: &SystemFile, options: &RunOptions, session: &Sessio
         exit_owner,
     };
     let elves: Vec<PathBuf> = std::iter::once(hypervisor.clone()).chain(assembled.elves).collect();
-    boot(&emulator, machine, &elves, &dir, options, session)
+    boot(emulator, machine, &elves, &dir, options, session)
 }
 
 /// The consoles of a system, the hypervisor's first.
 fn ports(system: &SystemFile, dir: &RunDir) -> Vec<Port> {
     let hypervisor = Port { name: HYPERVISOR.to_owned(), index: HYPERVISOR_PORT, log: dir.file(HYPERVISOR_LOG) };
     let of_partition = |partition: &partita_core::system::Partition| {
-        let index = serial_index(partition.console?);
+        let index = usize::from(partition.console?.number() - 1);
         Some(Port { name: partition.name.to_string(), index, log: dir.log(&partition.name) })
     };
     std::iter::once(hypervisor).chain(system.config.partitions.iter().filter_map(of_partition)).collect()
@@ -161,18 +165,26 @@ fn test_devices<'s>(system: &'s SystemFile, dir: &RunDir) -> (Vec<AttachedDevice
     (attached, exit_owner)
 }
 
-const fn serial_index(port: SerialPort) -> usize {
-    match port {
-        SerialPort::Com2 => 1,
-        SerialPort::Com3 => 2,
-        SerialPort::Com4 => 3,
+/// Checks that no partition owns a port by which the machine talks to the emulator.
+fn check_io_ports(emulator: &dyn Emulator, system: &SystemFile) -> anyhow::Result<()> {
+    for partition in &system.config.partitions {
+        let has = |port: &u16| partition.io_ports.iter().any(|range| (range.first..=range.last).contains(port));
+        if let Some(port) = emulator.own_ports().iter().find(|port| has(port)) {
+            anyhow::bail!(
+                "partition {:?} owns I/O port {port:#x}, by which {} gets the trace and the end of the run; leave it out, \
+                 or leave that to --machine qemu",
+                partition.name,
+                emulator.name()
+            );
+        }
     }
+    Ok(())
 }
 
 /// The hypervisor's command line.
-fn hypervisor_options(clock: Clock, input: &ConsoleInput) -> String {
+fn hypervisor_options(options: &RunOptions, input: &ConsoleInput) -> String {
     let mut words = Vec::new();
-    if clock == Clock::Icount {
+    if (options.machine, options.clock) == (MachineKind::Qemu, Clock::Icount) {
         // QEMU aborts at a read of the timer's count while it counts instructions (docs/platforms.md).
         words.push("trap-timer-count");
     }
@@ -188,7 +200,8 @@ fn hypervisor_options(clock: Clock, input: &ConsoleInput) -> String {
 /// # Errors
 /// It could not be run. What a run that took place came to is in the report.
 pub fn run_bare(bare: &BareRun<'_>, options: &RunOptions) -> anyhow::Result<RunReport> {
-    let emulator = Qemu;
+    let emulator = options.machine.emulator();
+    let emulator = emulator.as_ref();
     emulator.probe()?;
     anyhow::ensure!(bare.kernel.is_file(), "no payload at {}; check the path", bare.kernel.display());
     let dir = RunDir::prepare(&options.out_dir)?;
@@ -206,5 +219,5 @@ pub fn run_bare(bare: &BareRun<'_>, options: &RunOptions) -> anyhow::Result<RunR
         devices: Vec::new(),
         exit_owner: None,
     };
-    boot(&emulator, machine, &[bare.kernel.to_path_buf()], &dir, options, &Session::default())
+    boot(emulator, machine, &[bare.kernel.to_path_buf()], &dir, options, &Session::default())
 }

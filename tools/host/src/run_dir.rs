@@ -16,8 +16,21 @@ pub const ELF_DIR: &str = "elf";
 pub const RAM_FILE: &str = "ram.bin";
 /// The boot bundle.
 pub const BUNDLE_FILE: &str = "bundle.bin";
-/// What the emulator itself printed.
-pub const EMULATOR_LOG: &str = "qemu.log";
+/// What QEMU itself printed.
+pub const QEMU_LOG: &str = "qemu.log";
+/// The log of Bochs.
+pub const BOCHS_LOG: &str = "bochs.log";
+/// What Bochs printed on standard error.
+pub const BOCHS_MESSAGES: &str = "bochs-messages.log";
+/// The configuration file of Bochs.
+pub const BOCHS_CONFIG: &str = "bochsrc";
+/// What the debugger of Bochs is told.
+pub const BOCHS_COMMANDS: &str = "debugger.rc";
+/// What Bochs booted from; it is there during the run only, unless the RAM is asked for.
+pub const ISO_FILE: &str = "boot.iso";
+/// Standard output of Bochs, with what the machine wrote to its debug port; it is kept only if that is damaged, or if the RAM is
+/// asked for.
+pub const DEBUG_PORT_FILE: &str = "debug-port.bin";
 /// What the hypervisor printed on COM1.
 pub const HYPERVISOR_LOG: &str = "hypervisor.log";
 /// What a payload without a hypervisor printed on COM1.
@@ -103,7 +116,8 @@ impl RunDir {
 
     /// Removes what an earlier run left, and nothing else: the directory is the user's choice.
     fn remove_stale(&self) -> io::Result<()> {
-        for name in [TRACE_FILE, SYSTEM_FILE, RUN_FILE, RAM_FILE, BUNDLE_FILE] {
+        let of_bochs = [BOCHS_CONFIG, BOCHS_COMMANDS, ISO_FILE, DEBUG_PORT_FILE];
+        for name in [TRACE_FILE, SYSTEM_FILE, RUN_FILE, RAM_FILE, BUNDLE_FILE].into_iter().chain(of_bochs) {
             remove_if_there(&self.file(name))?;
         }
         for port in 0..SERIAL_PORTS {

@@ -1,6 +1,6 @@
 //! `run.json`: what a trace does not know about its own run.
 
-use crate::emulator::{Clock, MachineSpec};
+use crate::emulator::{Clock, MachineKind, MachineSpec};
 use serde::{Deserialize, Serialize};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -47,8 +47,14 @@ pub struct RunInfo {
     pub version: u32,
     /// How time passed.
     pub clock: ClockName,
+    /// What a tick of its time-stamp counter is; empty if an older version of the tool ran it.
+    #[serde(default)]
+    pub tick: String,
     /// What the system ran in.
     pub emulator: String,
+    /// Emulator and virtualisation, as results name them; empty if an older version of the tool ran it.
+    #[serde(default)]
+    pub machine: String,
     /// pCPUs of the machine.
     pub pcpus: u16,
     /// RAM of the machine in bytes.
@@ -86,11 +92,13 @@ pub enum RunInfoError {
 
 impl RunInfo {
     /// The facts of a run of `machine` in an emulator.
-    pub fn new(emulator: &str, machine: &MachineSpec<'_>) -> Self {
+    pub fn new(kind: MachineKind, machine: &MachineSpec<'_>) -> Self {
         Self {
             version: RUN_VERSION,
             clock: machine.clock.into(),
-            emulator: emulator.to_owned(),
+            tick: kind.tick(machine.clock).to_owned(),
+            emulator: kind.emulator().name().to_owned(),
+            machine: kind.result_name(),
             pcpus: machine.pcpus,
             memory: machine.memory,
         }
@@ -135,11 +143,22 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join(RUN_FILE);
         assert_eq!(RunInfo::read(&path).unwrap(), None);
-        let info =
-            RunInfo { version: 1, clock: ClockName::Icount, emulator: "QEMU".into(), pcpus: 4, memory: 512 << 20 };
+        let info = RunInfo {
+            version: 1,
+            clock: ClockName::Icount,
+            tick: "1 tick".into(),
+            emulator: "QEMU".into(),
+            machine: "qemu-svm".into(),
+            pcpus: 4,
+            memory: 512 << 20,
+        };
         info.write(&path).unwrap();
         assert_eq!(RunInfo::read(&path).unwrap(), Some(info.clone()));
         assert!(std::fs::read_to_string(&path).unwrap().contains("\"clock\": \"icount\""));
+        let old = r#"{"version": 1, "clock": "icount", "emulator": "QEMU", "pcpus": 4, "memory": 536870912}"#;
+        std::fs::write(&path, old).unwrap();
+        let (tick, machine) = (String::new(), String::new());
+        assert_eq!(RunInfo::read(&path).unwrap(), Some(RunInfo { tick, machine, ..info.clone() }));
         RunInfo { version: 9, ..info }.write(&path).unwrap();
         assert!(matches!(RunInfo::read(&path), Err(RunInfoError::Version { version: 9, .. })));
         std::fs::write(&path, "{\"version\": 1}").unwrap();

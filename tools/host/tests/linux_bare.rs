@@ -1,7 +1,7 @@
 //! Debian's PREEMPT_RT kernel and the initramfs of `linux-rt.toml` on the bare emulated machine: what the host prepares
 //! works before a hypervisor has a part in it.
 
-use partita_host::emulator::Clock;
+use partita_host::emulator::{Clock, MachineKind};
 use partita_host::outcome::RunOutcome;
 use partita_host::packages::PackageCache;
 use partita_host::run::{BareRun, RunOptions, run_bare};
@@ -40,6 +40,7 @@ fn cyclictest_runs_on_the_bare_machine() {
         has_end_marker: false,
     };
     let options = RunOptions {
+        machine: MachineKind::Qemu,
         clock: Clock::Host,
         timeout: Duration::from_secs(240),
         out_dir: dir.path().join("run"),

@@ -1,7 +1,7 @@
 //! Debian's unmodified PREEMPT_RT kernel as a real-time partition: `rt-partitions/systems/linux-rt.toml`.
 
 use partita_host::cargo_build;
-use partita_host::emulator::Clock;
+use partita_host::emulator::{Clock, MachineKind};
 use partita_host::outcome::RunOutcome;
 use partita_host::run::{RunOptions, run_system};
 use partita_host::system_file::SystemFile;
@@ -20,6 +20,7 @@ fn cyclictest_runs_without_exits_for_timer_and_halt() {
     let system = SystemFile::load(&root.join("rt-partitions/systems/linux-rt.toml")).unwrap();
     let dir = tempfile::tempdir().unwrap();
     let options = RunOptions {
+        machine: MachineKind::Qemu,
         clock: Clock::Icount,
         timeout: Duration::from_secs(240),
         out_dir: dir.path().join("run"),

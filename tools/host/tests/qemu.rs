@@ -1,6 +1,9 @@
 //! Runs in QEMU with a guest of a few instructions in the place of payload and hypervisor: verdicts, logs, clean-up.
 
-use partita_host::emulator::{Clock, ConsoleInput, answers};
+mod kernels;
+
+use kernels::{HANG, LOAD, TRIPLE_FAULT, elf};
+use partita_host::emulator::{Clock, ConsoleInput, MachineKind, answers};
 use partita_host::outcome::RunOutcome;
 use partita_host::run::{BareRun, RunOptions, RunReport, Session, run_bare, run_system, run_system_in};
 use partita_host::system_file::SystemFile;
@@ -51,40 +54,6 @@ fn console() -> Vec<u8> {
     code
 }
 
-const LOAD: u32 = 0x10_0000;
-const HANG: [u8; 2] = [0xEB, 0xFE];
-const TRIPLE_FAULT: [u8; 2] = [0x0F, 0x0B];
-
-/// A PVH ELF64 file with one segment.
-fn elf(code: &[u8]) -> Vec<u8> {
-    let mut elf = b"\x7FELF\x02\x01\x01".to_vec();
-    elf.resize(16, 0);
-    for word in [0x003E_0002u32, 1] {
-        elf.extend(word.to_le_bytes());
-    }
-    for word in [u64::from(LOAD), 64, 0] {
-        elf.extend(word.to_le_bytes());
-    }
-    for half in [0u16, 0, 64, 56, 2, 64, 0, 0] {
-        elf.extend(half.to_le_bytes());
-    }
-    let mut header = |kind: u32, offset: u64, address: u64, len: u64| {
-        elf.extend(kind.to_le_bytes());
-        elf.extend(5u32.to_le_bytes());
-        for word in [offset, address, address, len, len, 4] {
-            elf.extend(word.to_le_bytes());
-        }
-    };
-    header(4, 176, 0, 24);
-    header(1, 200, LOAD.into(), code.len() as u64);
-    // The descriptor has 8 bytes: QEMU reads as many from a 64-bit file.
-    for word in [4u32, 8, 18, u32::from_le_bytes(*b"Xen\0"), LOAD, 0] {
-        elf.extend(word.to_le_bytes());
-    }
-    elf.extend(code);
-    elf
-}
-
 struct Setup {
     dir: tempfile::TempDir,
     kernel: PathBuf,
@@ -99,6 +68,7 @@ fn setup(code: &[u8]) -> Setup {
 
 fn options(dir: &Path) -> RunOptions {
     RunOptions {
+        machine: MachineKind::Qemu,
         clock: Clock::Icount,
         timeout: Duration::from_secs(20),
         out_dir: dir.join("out"),

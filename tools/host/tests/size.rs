@@ -2,7 +2,7 @@
 
 use object::{Object, ObjectSegment};
 use partita_host::cargo_build;
-use partita_host::emulator::Clock;
+use partita_host::emulator::{Clock, MachineKind};
 use partita_host::outcome::RunOutcome;
 use partita_host::run::{RunOptions, run_system};
 use partita_host::system_file::SystemFile;
@@ -37,6 +37,7 @@ fn the_hypervisor_stays_small() {
     let dir = tempfile::tempdir().unwrap();
     let system = SystemFile::parse(SYSTEM, &dir.path().join("size.toml")).unwrap();
     let options = RunOptions {
+        machine: MachineKind::Qemu,
         clock: Clock::Icount,
         timeout: Duration::from_secs(60),
         out_dir: dir.path().join("run"),

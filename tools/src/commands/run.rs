@@ -5,7 +5,7 @@ use clap::Args;
 use partita_host::cargo_build;
 use partita_host::console_script::read_commands;
 use partita_host::dialogue::Dialogue;
-use partita_host::emulator::{Clock, ConsoleInput};
+use partita_host::emulator::{Clock, ConsoleInput, MachineKind};
 use partita_host::measure::cyclictest_report;
 use partita_host::outcome::RunOutcome;
 use partita_host::run::{HYPERVISOR, RunOptions, RunReport, Session, run_system_in};
@@ -16,10 +16,12 @@ use std::time::Duration;
 
 /// `--timeout` in seconds where it is not given.
 const TIMEOUT: u64 = 120;
+/// How many times as long a system may run in Bochs, which is slower than QEMU, if nothing is said.
+const BOCHS_TIMES: u32 = 10;
 /// Longest `--timeout` in seconds: a day. Also that of a person at the console, if nothing else is said.
 const TIMEOUT_MAX: u64 = 24 * 60 * 60;
 
-/// Build a system, boot it in QEMU and show its consoles until it ends
+/// Build a system, boot it in QEMU or Bochs and show its consoles until it ends
 ///
 /// Fetches the Debian packages that the system names (once), builds the hypervisor, the payloads and the boot bundle,
 /// and runs them. Succeeds only if every partition that is expected to finish reported success; where none is, the
@@ -36,6 +38,7 @@ const TIMEOUT_MAX: u64 = 24 * 60 * 60;
   cargo partita run rt-partitions/systems/linux-rt.toml --console linux
   cargo partita run my.toml --type linux=login.txt --commands commands.txt
   cargo partita run rt-partitions/systems/tests/guest.toml --icount --witness
+  cargo partita run rt-partitions/systems/demo.toml --machine bochs
 
 The output directory has:
   hypervisor.log, PARTITION.log   the consoles
@@ -43,15 +46,18 @@ The output directory has:
   trace.bin, elf/, system.toml    the trace, and what `partita trace` needs to decode it
   run.json                        the clock, the emulator, the machine
   witness.log                     with --witness, if log and trace differ: QEMU's log of exits
-  bundle.bin, qemu.log            the boot bundle, and what QEMU said")]
+  bundle.bin, qemu.log, bochs*    the boot bundle, and what the emulator said")]
 pub(crate) struct Run {
     /// The system file
     #[arg(value_name = "SYSTEM.toml")]
     system: PathBuf,
+    /// The machine: qemu (AMD SVM), bochs (Intel VMX), bochs-svm (AMD SVM), or bochs:CPU with another of Bochs' CPUs
+    #[arg(long, value_name = "MACHINE", default_value_t)]
+    machine: MachineKind,
     /// Let time pass by instructions, so that two runs are identical (slower); a system file can say so, too
     #[arg(long)]
     icount: bool,
-    /// End the run after this many seconds [default: what the system file says, or 120; with --console a day]
+    /// End the run after this many seconds [default: what the system file says, or 120, in Bochs ten times that; with --console a day]
     #[arg(long, value_name = "S", value_parser = clap::value_parser!(u64).range(1..=TIMEOUT_MAX))]
     timeout: Option<u64>,
     /// Connect this terminal to the console of a partition, or to the hypervisor's, which lists its commands at `help`
@@ -98,6 +104,10 @@ pub(crate) struct Run {
 
 impl Run {
     pub(crate) fn execute(&self) -> anyhow::Result<u8> {
+        anyhow::ensure!(
+            !self.icount || self.machine == MachineKind::Qemu,
+            "--icount is for QEMU: in Bochs time always passes by instructions, and two runs are identical; leave it out"
+        );
         let session = self.session()?;
         let system = SystemFile::load(&self.system)?;
         let out_dir = match &self.out {
@@ -105,6 +115,7 @@ impl Run {
             None => cargo_build::repository()?.join("target/partita/run").join(system.config.name.as_str()),
         };
         let options = RunOptions {
+            machine: self.machine,
             clock: if self.icount { Clock::Icount } else { system.run.clock },
             timeout: self.timeout(&system),
             out_dir,
@@ -147,7 +158,10 @@ impl Run {
         let is_attended = self.console.is_some();
         let default = if is_attended { TIMEOUT_MAX } else { TIMEOUT };
         let of_system = system.run.timeout.filter(|_| !is_attended);
-        self.timeout.map(Duration::from_secs).or(of_system).unwrap_or(Duration::from_secs(default))
+        let said = self.timeout.map(Duration::from_secs);
+        let factor = if self.machine == MachineKind::Qemu { 1 } else { BOCHS_TIMES };
+        let by_default = of_system.unwrap_or(Duration::from_secs(default)) * factor;
+        said.unwrap_or(by_default.min(Duration::from_secs(TIMEOUT_MAX)))
     }
 }
 

@@ -55,28 +55,39 @@ pub struct Supervision {
     pub consoles: Vec<Console>,
     /// Do not show the consoles.
     pub quiet: bool,
+    /// Do not ask the process to terminate before it is ended by force: it would not.
+    pub ignores_sigterm: bool,
 }
 
 /// Ends and reaps the process on every way out.
-struct Reaper(Child);
+struct Reaper {
+    child: Child,
+    ignores_sigterm: bool,
+}
 
 impl Reaper {
     /// Asks the process to end, waits, and ends it by force if it does not.
     fn end(&mut self) {
+        if !self.ignores_sigterm {
+            self.ask();
+        }
+        // Both fail only for a process that has ended and was waited for.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    fn ask(&mut self) {
         // The process is not reaped before `try_wait` says so, so its ID is still its own.
-        let pid = i32::try_from(self.0.id()).ok().and_then(Pid::from_raw);
+        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
         if let Some(pid) = pid
-            && matches!(self.0.try_wait(), Ok(None))
+            && matches!(self.child.try_wait(), Ok(None))
         {
             let _ = kill_process(pid, Signal::TERM);
             let deadline = Instant::now() + GRACE;
-            while Instant::now() < deadline && matches!(self.0.try_wait(), Ok(None)) {
+            while Instant::now() < deadline && matches!(self.child.try_wait(), Ok(None)) {
                 std::thread::sleep(POLL);
             }
         }
-        // Both fail only for a process that has ended and was waited for.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
     }
 }
 
@@ -105,7 +116,7 @@ pub fn supervise_typing(
     keyboards: &[Keyboard],
 ) -> std::io::Result<Supervised> {
     catch_interrupts();
-    let Supervision { label, timeout, mut consoles, quiet } = supervision;
+    let Supervision { label, timeout, mut consoles, quiet, ignores_sigterm } = supervision;
     let has_terminal = keyboards.iter().any(Keyboard::is_terminal);
     let mut typing = keyboards.iter().map(Typing::begin).collect::<std::io::Result<Vec<_>>>()?;
     let step = (!has_terminal).then(|| Step::start(label));
@@ -118,9 +129,9 @@ pub fn supervise_typing(
     };
     let pause = if keyboards.is_empty() { POLL } else { POLL_TYPING };
     let started = Instant::now();
-    let mut process = Reaper(command.spawn()?);
+    let mut process = Reaper { child: command.spawn()?, ignores_sigterm };
     let ended = loop {
-        if let Some(status) = process.0.try_wait()? {
+        if let Some(status) = process.child.try_wait()? {
             // A terminal sends its Ctrl-C to the process, too.
             break if interrupted() { Ended::Interrupted } else { Ended::Exited(status) };
         }
@@ -160,6 +171,7 @@ mod tests {
             timeout: Duration::from_millis(timeout_ms),
             consoles: Vec::new(),
             quiet: true,
+            ignores_sigterm: false,
         };
         let started = Instant::now();
         (supervise(command, supervision).unwrap(), started.elapsed())
@@ -184,6 +196,22 @@ mod tests {
         assert!(took >= GRACE, "{took:?}");
     }
 
+    #[test]
+    fn a_process_that_is_known_to_ignore_it_is_not_asked() {
+        let mut command = Command::new("sh");
+        command.args(["-c", "trap '' TERM; while :; do sleep 0.05; done"]);
+        let supervision = Supervision {
+            label: "test".into(),
+            timeout: Duration::from_millis(50),
+            consoles: Vec::new(),
+            quiet: true,
+            ignores_sigterm: true,
+        };
+        let started = Instant::now();
+        assert_eq!(supervise(command, supervision).unwrap(), Ended::TimedOut);
+        assert!(started.elapsed() < GRACE);
+    }
+
     /// A console that echoes, and answers a command by two lines; one of them tells what it was.
     const CONSOLE: &str = "printf 'boot\\npartita> '; while IFS= read -r -d '\r' line; do \
          printf '%s\\r\\n' \"$line\"; sleep 0.02; printf 'doing %s\\npartita> \\ndone\\n' \"$line\"; \
@@ -201,6 +229,7 @@ mod tests {
             timeout: Duration::from_millis(timeout_ms),
             consoles: Vec::new(),
             quiet: true,
+            ignores_sigterm: false,
         };
         let typist = Typist::Script(lines.iter().map(|line| (*line).to_owned()).collect());
         let keyboard = Keyboard { port: 0, pipe, log: log.clone(), typist };
@@ -241,8 +270,13 @@ mod tests {
 
     #[test]
     fn a_missing_program_is_an_error() {
-        let supervision =
-            Supervision { label: String::new(), timeout: Duration::ZERO, consoles: Vec::new(), quiet: true };
+        let supervision = Supervision {
+            label: String::new(),
+            timeout: Duration::ZERO,
+            consoles: Vec::new(),
+            quiet: true,
+            ignores_sigterm: false,
+        };
         assert!(supervise(Command::new("no-such-program-at-all"), supervision).is_err());
     }
 }

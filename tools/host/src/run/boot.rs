@@ -3,16 +3,15 @@
 use super::session::{HYPERVISOR_PORT, Port, Session, serial};
 use super::{RunOptions, RunReport};
 use crate::emulator::{
-    Attached, AttachedDevice, Console, Emulator, Ended, MachineSpec, Supervised, Supervision, Unfinished,
-    supervise_typing,
+    Attached, AttachedDevice, Console, Emulator, Ended, Launch, MachineSpec, Remains, Supervised, Supervision,
+    Unfinished, read_lossy, supervise_typing,
 };
 use crate::outcome::{Evidence, RunOutcome, judge};
-use crate::run_dir::{ELF_DIR, EMULATOR_LOG, RAM_FILE, RunDir, TRACE_FILE, WITNESS_LOG};
+use crate::run_dir::{DEBUG_PORT_FILE, ELF_DIR, ISO_FILE, RAM_FILE, RunDir, TRACE_FILE, WITNESS_LOG};
 use crate::run_info::{RUN_FILE, RunInfo};
 use crate::{artifacts, terminal, witness};
 use anyhow::Context;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 
 /// Everything that differs between a system and a bare payload.
 pub(super) struct Boot<'a> {
@@ -48,24 +47,24 @@ pub(super) fn boot(
     session: &Session,
 ) -> anyhow::Result<RunReport> {
     let ram = dir.file(RAM_FILE);
+    let words: Vec<&str> =
+        [boot.cmdline].into_iter().filter(|words| !words.is_empty()).chain(emulator.option()).collect();
     let spec = MachineSpec {
         pcpus: boot.pcpus,
         memory: boot.memory,
-        clock: options.clock,
+        clock: options.machine.clock(options.clock),
         kernel: boot.kernel,
         module: boot.module,
-        cmdline: boot.cmdline,
+        cmdline: &words.join(" "),
         serial: serial(&boot.ports),
         ram_file: Some(&ram),
     };
-    RunInfo::new(emulator.name(), &spec).write(&dir.file(RUN_FILE))?;
-    let log_path = dir.file(EMULATOR_LOG);
-    let log = std::fs::File::create(&log_path).with_context(|| format!("cannot write {}", log_path.display()))?;
     let witness_log = session.witness.then(|| dir.file(WITNESS_LOG));
     let keyboards = session.keyboards(&boot.ports, dir);
     let attached = Attached { keyboards: &keyboards, devices: &boot.devices, witness: witness_log.as_deref() };
-    let mut command = emulator.command_attached(&spec, &attached);
-    command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+    emulator.check(&spec, &attached)?;
+    RunInfo::new(options.machine, &spec).write(&dir.file(RUN_FILE))?;
+    let Launch { command, bridges } = emulator.prepare(&spec, &attached, dir.path())?;
     let main_log = boot.main_log();
     let person = keyboards.iter().find(|keyboard| keyboard.is_terminal());
     if let Some(keyboard) = person {
@@ -74,25 +73,35 @@ pub(super) fn boot(
     }
     let shown = boot.ports.iter().filter(|port| session.shows(&port.name));
     let consoles = shown.map(|port| Console::new(&port.name, port.index, &port.log)).collect();
-    let supervision = Supervision { label: boot.label, timeout: options.timeout, consoles, quiet: options.quiet };
+    let supervision = Supervision {
+        label: boot.label,
+        timeout: options.timeout,
+        consoles,
+        quiet: options.quiet,
+        ignores_sigterm: emulator.ignores_sigterm(),
+    };
     let supervised = supervise_typing(command, supervision, &keyboards);
     let Supervised { ended, unfinished } = supervised.with_context(|| format!("cannot run {}", emulator.name()))?;
+    for bridge in bridges {
+        bridge.finish().context("a serial port's output is not all in its log")?;
+    }
 
-    let console = read_log(&main_log);
+    let console = read_lossy(&main_log);
     if let Some(keyboard) = person {
-        terminal::take_leave(&read_log(&keyboard.log));
+        terminal::take_leave(&read_lossy(&keyboard.log));
     }
     let exit_code = match ended {
         Ended::Exited(status) => status.code(),
         _ => None,
     };
+    let Remains { exit_byte, test_exit, log, damage, why_no_ram } = emulator.remains(&spec, dir.path(), exit_code)?;
     let outcome = judge(&Evidence {
         ended,
-        exit_byte: exit_code.and_then(|code| emulator.exit_byte(code)),
-        guest_exit: boot.exit_owner.zip(exit_code.and_then(|code| emulator.test_exit_value(code))),
+        exit_byte,
+        guest_exit: boot.exit_owner.zip(test_exit),
         end_marker: boot.end_marker,
         console: &console,
-        emulator_log: &read_log(&log_path),
+        emulator_log: &log,
         open_ended: boot.open_ended,
         timeout: options.timeout,
     });
@@ -103,10 +112,27 @@ pub(super) fn boot(
             Unfinished::Dialogue(unspoken) => RunOutcome::DialogueUnfinished { unspoken, outcome },
         }
     });
-    let saved = save(emulator, elves, dir, &ram, boot.memory, &console);
+    let is_whole = damage.is_empty();
+    let outcome = match summary_of(&damage) {
+        Some(damage) => RunOutcome::StreamDamaged { damage, outcome: Box::new(outcome) },
+        None => outcome,
+    };
+    let saved = artifacts::save_elves(elves, &dir.file(ELF_DIR)).and_then(|_| {
+        if ram.exists() {
+            let offset_of = |address| emulator.ram_offset(boot.memory, address);
+            artifacts::save_trace(&ram, &offset_of, &console, &dir.file(TRACE_FILE))
+        } else {
+            let notes = vec![format!("There is no trace: {why_no_ram}.")];
+            Ok(artifacts::SavedTrace { regions: 0, notes })
+        }
+    });
     // RAM is large; whether or not the trace could be saved, it is kept only for who asks for it.
     if !options.keep_ram {
         remove(&ram)?;
+        remove(&dir.file(ISO_FILE))?;
+        if is_whole {
+            remove(&dir.file(DEBUG_PORT_FILE))?;
+        }
     }
     let saved = saved?;
     let witness = witness_log.map(|log| (witness::of_run(dir.path()), log));
@@ -127,25 +153,26 @@ fn remove(path: &Path) -> anyhow::Result<()> {
     }
 }
 
-fn save(
-    emulator: &dyn Emulator,
-    elves: &[PathBuf],
-    dir: &RunDir,
-    ram: &Path,
-    memory: u64,
-    console: &str,
-) -> anyhow::Result<artifacts::SavedTrace> {
-    let elf_dir = dir.file(ELF_DIR);
-    artifacts::save_elves(elves, &elf_dir)?;
-    if !ram.exists() {
-        let notes = vec![format!("{} did not start: there is no trace.", emulator.name())];
-        return Ok(artifacts::SavedTrace { regions: 0, notes });
+/// The first few of many sentences.
+fn summary_of(sentences: &[String]) -> Option<String> {
+    const SHOWN: usize = 3;
+    let first = sentences.get(..SHOWN).unwrap_or(sentences).join("; ");
+    match sentences.len().saturating_sub(SHOWN) {
+        _ if sentences.is_empty() => None,
+        0 => Some(first),
+        more => Some(format!("{first}; and {more} more")),
     }
-    let offset_of = |address| emulator.ram_offset(memory, address);
-    artifacts::save_trace(ram, &offset_of, console, &dir.file(TRACE_FILE))
 }
 
-/// What a guest printed; nothing, if there is no log.
-fn read_log(path: &Path) -> String {
-    std::fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_list_is_cut() {
+        let of = |count: usize| summary_of(&(1..=count).map(|n| n.to_string()).collect::<Vec<_>>());
+        assert_eq!(of(0), None);
+        assert_eq!(of(3).as_deref(), Some("1; 2; 3"));
+        assert_eq!(of(5).as_deref(), Some("1; 2; 3; and 2 more"));
+    }
 }

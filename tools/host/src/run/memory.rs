@@ -8,7 +8,7 @@ const MEMORY_SPARE: u64 = 128 << 20;
 const MEMORY_STEP: u64 = 64 << 20;
 
 /// RAM of the machine: what the system file says if that is enough, else enough for the system.
-pub(super) fn machine_memory(system: &SystemFile, bundle: u64) -> Result<u64, SystemFileError> {
+pub(crate) fn machine_memory(system: &SystemFile, bundle: u64) -> Result<u64, SystemFileError> {
     let partitions = || system.config.partitions.iter();
     let sum: u64 = partitions().map(|partition| partition.memory_bytes).sum();
     let fixed_ends = partitions().filter_map(|partition| partition.memory_at?.checked_add(partition.memory_bytes));

@@ -2,7 +2,7 @@
 
 use super::RunOptions;
 use crate::dialogue::Dialogue;
-use crate::emulator::{Clock, ConsoleInput, Keyboard, SERIAL_PORTS, Typist};
+use crate::emulator::{Clock, ConsoleInput, Emulator, Keyboard, SERIAL_PORTS, Typist};
 use crate::run_dir::RunDir;
 use std::io::IsTerminal;
 use std::path::PathBuf;
@@ -119,6 +119,20 @@ pub(super) fn serial(ports: &[Port]) -> [Option<PathBuf>; SERIAL_PORTS] {
     serial
 }
 
+/// Checks that the emulator's machine can have these consoles.
+pub(super) fn check_ports(emulator: &dyn Emulator, ports: &[Port]) -> anyhow::Result<()> {
+    let there = emulator.serial_ports();
+    if let Some(Port { name, index, .. }) = ports.iter().find(|port| port.index >= there) {
+        let emulator = emulator.name();
+        anyhow::bail!(
+            "the console of partition {name:?} is COM{}, but {emulator} has COM1 to COM{there} only; say \
+             `console = \"none\"` for the partitions that need none",
+            index + 1
+        );
+    }
+    Ok(())
+}
+
 fn find<'p>(ports: &'p [Port], name: &str) -> Option<&'p Port> {
     ports.iter().find(|port| port.name == name)
 }
@@ -130,6 +144,7 @@ fn there_are(ports: &[Port]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::emulator::Qemu;
 
     fn ports() -> Vec<Port> {
         [(HYPERVISOR, 0), ("rt0", 1), ("linux", 3)]
@@ -158,6 +173,14 @@ mod tests {
         assert!(typed(&[HYPERVISOR], None).unwrap_err().contains("--commands"));
         assert!(typed(&["rt0", "rt0"], None).unwrap_err().contains("console of rt0"));
         assert!(typed(&["rt0"], Some("rt0")).unwrap_err().contains("console of rt0"));
+    }
+
+    #[test]
+    fn a_console_that_the_machine_cannot_have_is_refused_by_name() {
+        let port = |index| [Port { name: "p9".into(), index, log: PathBuf::new() }];
+        assert!(check_ports(&Qemu, &port(7)).is_ok());
+        let error = check_ports(&Qemu, &port(8)).unwrap_err().to_string();
+        assert!(error.contains("\"p9\" is COM9, but QEMU has COM1 to COM8 only"), "{error}");
     }
 
     #[test]

@@ -7,6 +7,7 @@ use hdrhistogram::Histogram;
 use partita_rows::{Row, Summary};
 use partita_trace::event::Event;
 use partita_trace::histogram::{HistogramId, HistogramSnapshot};
+use partita_trace::names::ExitReason;
 use partita_trace::snapshot::Body;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -144,10 +145,11 @@ fn collect_ring_samples(
                 }
                 Body::Log(_) => continue,
             };
-            let Some((kind, name, ticks)) = latency(&event, &region.owner) else { continue };
-            match region.owner.pcpu(frame.ring) {
-                Some(pcpu) => samples.entry((kind, name, pcpu)).or_default().push(ticks),
-                None => left_out += 1,
+            for (kind, name, ticks) in latencies(&event, &region.owner) {
+                match region.owner.pcpu(frame.ring) {
+                    Some(pcpu) => samples.entry((kind, name, pcpu)).or_default().push(ticks),
+                    None => left_out += 1,
+                }
             }
         }
         if left_out > 0 {
@@ -160,6 +162,17 @@ fn collect_ring_samples(
             notes.push(format!("frames of {ring} that this version cannot read are left out: {}", kinds.join(", ")));
         }
     }
+}
+
+/// What a frame says about latencies: of an exit for the ICR that sent IPIs, also how long those took.
+fn latencies(event: &Event, owner: &Owner) -> impl Iterator<Item = (&'static str, &'static str, u64)> + use<> {
+    let forwarded = match *event {
+        Event::Exit { reason: ExitReason::IcrWrite, detail16: 1.., ticks, .. } if *owner == Owner::Hypervisor => {
+            Some((HistogramId::IcrForward.kind(), HistogramId::IcrForward.name(), ticks))
+        }
+        _ => None,
+    };
+    latency(event, owner).into_iter().chain(forwarded)
 }
 
 /// Kind, name and ticks of an event, if it is about a latency that is shown. Of exits and kicks only the hypervisor's

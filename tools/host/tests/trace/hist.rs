@@ -55,6 +55,21 @@ fn keys(value: &Value) -> Vec<&str> {
 }
 
 #[test]
+fn an_exit_that_sent_ipis_counts_as_them_too() {
+    let hypervisor = region(&HYPERVISOR, |region| {
+        let mut writer = region.ring(2).unwrap().writer();
+        for (detail16, ticks) in [(0, 90), (1, 60), (3, 70)] {
+            writer.record(ticks, Event::Exit { reason: ExitReason::IcrWrite, detail16, ticks, detail: 0x40 });
+        }
+    });
+    let dir = run_dir(&file(&hypervisor, None));
+    let (hist, _) = histograms(&Trace::load(dir.path()).unwrap());
+    let found: Vec<_> =
+        hist.sources.iter().map(|source| (source.kind, source.name, source.count, source.max)).collect();
+    assert_eq!(found, [("exit", "icr", 3, 90), ("ipi", "icr_forward", 2, 70)]);
+}
+
+#[test]
 fn the_json_has_the_promised_form() {
     let (_dir, trace) = trace();
     let (hist, notes) = histograms(&trace);
