@@ -25,26 +25,63 @@ mkdir -p "$logs"
 
 wanted() { [[ $1 =~ $only ]]; }
 
-# test NAME COMMAND...: runs it, and shows its output only if it fails.
-run() {
-    local name=$1 log start status
-    shift
-    wanted "$name" || return 0
-    log="$logs/${name//[^a-zA-Z0-9_.-]/_}.log"
-    start=$EPOCHREALTIME
-    "$@" >"$log" 2>&1 </dev/null
-    status=$?
-    local seconds
-    seconds=$(awk -v a="$start" -v b="$EPOCHREALTIME" 'BEGIN { printf "%.1f", b - a }')
-    if [ $status -eq 0 ]; then
+# Prints how a test ended, and its output if it failed.
+report() { # NAME STATUS SECONDS
+    if [ "$2" -eq 0 ]; then
         passed=$((passed + 1))
-        printf 'ok    %7s s  %s\n' "$seconds" "$name"
+        printf 'ok    %7s s  %s\n' "$3" "$1"
     else
         failed=$((failed + 1))
-        failures+=("$name")
-        printf 'FAIL  %7s s  %s (exit %d, %s)\n' "$seconds" "$name" "$status" "$log"
-        tail -n 60 "$log" | sed 's/^/    | /'
+        failures+=("$1")
+        printf 'FAIL  %7s s  %s (exit %d, %s)\n' "$3" "$1" "$2" "$(log_of "$1")"
+        tail -n 60 "$(log_of "$1")" | sed 's/^/    | /'
     fi
+}
+
+log_of() { printf '%s' "$logs/${1//[^a-zA-Z0-9_.-]/_}.log"; }
+
+# Runs a command; its output goes to the test's log, status and seconds to the file behind it.
+timed() { # NAME COMMAND...
+    local log start status
+    log=$(log_of "$1")
+    start=$EPOCHREALTIME
+    "${@:2}" >"$log" 2>&1 </dev/null
+    status=$?
+    awk -v a="$start" -v b="$EPOCHREALTIME" -v status=$status 'BEGIN { printf "%d %.1f\n", status, b - a }' >"$log.end"
+}
+
+finish() { # NAME
+    local status seconds
+    read -r status seconds <"$(log_of "$1").end"
+    rm -f "$(log_of "$1").end"
+    report "$1" "$status" "$seconds"
+}
+
+# Waits until fewer than so many tests run beside each other.
+declare -A beside_name=()
+await_fewer_than() {
+    local pid
+    while [ ${#beside_name[@]} -ge "$1" ]; do
+        wait -n -p pid "${!beside_name[@]}"
+        finish "${beside_name[$pid]}"
+        unset "beside_name[$pid]"
+    done
+}
+
+# A test that has the machine for itself.
+run() { # NAME COMMAND...
+    wanted "$1" || return 0
+    await_fewer_than 1
+    timed "$@"
+    finish "$1"
+}
+
+# A test that needs one core, and whose result does not depend on time: as many at once as there are cores.
+beside() { # NAME COMMAND...
+    wanted "$1" || return 0
+    await_fewer_than "$(nproc)"
+    timed "$@" &
+    beside_name[$!]=$1
 }
 
 skip() {
@@ -55,6 +92,7 @@ skip() {
 
 bash ci/setup.sh || { printf '0 passed, 1 failed, 0 skipped\n'; exit 1; }
 . ci/tests.sh
+await_fewer_than 1
 
 if [ ${#failures[@]} -gt 0 ]; then printf 'failed: %s\n' "${failures[*]}"; fi
 printf 'wall time: %d min %d s\n' $((SECONDS / 60)) $((SECONDS % 60))

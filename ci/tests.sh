@@ -26,15 +26,67 @@ fuzz() ( # CRATE TARGET
     cd "$1" && cargo +nightly fuzz run "$2" -- -max_total_time="$fuzz_seconds" -verbosity=0
 )
 
+# Tests whose emulator has a thread for each pCPU, or whose input comes in the host's time: they have the machine for themselves.
+# All others count instructions, and are the same however fast they are.
+alone='_by_threads$|^(qemu|iso|linux_bare)::|^partitions::(console|cpu|devices|ends|guests|reboots|timeout|typing)::'
+alone+='|^partitions::(restart::one_that|storm::no_call_is_lost_among_eight|kicks::none_is_lost_by_a_guest)'
+alone+='|^partitions::hostile::(ring|lives::(the_local_apic|no_end))'
+
 # The tests of one file that boot an emulator, each by itself, so that each has its time.
 emulated() { # PACKAGE FILE
-    local package=$1 file=$2 names name
+    local package=$1 file=$2 names name later=()
     names=$(cargo test --quiet --locked -p "$package" --test "$file" -- --ignored --list --format terse 2>/dev/null \
         | sed -n 's/: test$//p')
     [ -n "$names" ] || { run "$file" false; return; }
     for name in $names; do
-        run "$file::$name" cargo test --quiet --locked -p "$package" --test "$file" -- --exact --include-ignored "$name"
+        if [[ $name != *_by_instruction_count && $file::$name =~ $alone ]]; then
+            later+=("$name")
+        else
+            beside "$file::$name" emulated_one "$package" "$file" "$name"
+        fi
     done
+    for name in "${later[@]}"; do
+        run "$file::$name" emulated_one "$package" "$file" "$name"
+    done
+}
+
+emulated_one() { # PACKAGE FILE NAME
+    cargo test --quiet --locked -p "$1" --test "$2" -- --exact --include-ignored "$3"
+}
+
+# Those of a guest's tests that run on Intel VMX, in Bochs, in the short form; the long one has all that can run there.
+bochs_short='^(guests|cpu)::|^kicks::none_is_lost_by_instruction_count|^kicks::none_of_two|^flood::.*_by_instruction_count'
+bochs_short+='|^lateness::|^ends::a_triple_fault|^together::.*_by_instruction_count'
+
+# Why a test cannot run in Bochs, if so.
+not_in_bochs() { # NAME
+    case $1 in
+        *_by_threads*|kicks::none_is_lost_by_a_guest*) echo "a machine with a thread for each pCPU; Bochs has one for all" ;;
+        restart::one_that_is_stuck*) echo "time has to pass while everyone waits, which takes Bochs minutes" ;;
+        witness::*) echo "the witness is QEMU's log of exits" ;;
+        devices::*) echo "Bochs has none of the test devices, and port 0xE9 for itself" ;;
+        duo::* | refusals::* | timeout::* | terminal::* | entries::the_multiboot*) echo "it starts QEMU by itself" ;;
+        linux::*) echo "a kernel takes Bochs several minutes to boot" ;;
+    esac
+}
+
+in_bochs() {
+    local names name why later=0
+    names=$(cargo test --quiet --locked -p partita --test partitions -- --ignored --list --format terse 2>/dev/null \
+        | sed -n 's/: test$//p')
+    [ -n "$names" ] || { run bochs false; return; }
+    for name in $names; do
+        why=$(not_in_bochs "$name")
+        if [ -n "$why" ]; then
+            skip "bochs::$name" "$why"
+        elif [ "$long" -eq 1 ] || [[ $name =~ $bochs_short ]]; then
+            beside "bochs::$name" env PARTITA_MACHINE=bochs cargo test --quiet --locked -p partita --test partitions -- \
+                --exact --include-ignored "$name"
+        else
+            later=$((later + 1))
+        fi
+    done
+    [ "$later" -eq 0 ] || skip bochs-long "$later more tests of partitions run in Bochs with --long"
 }
 
 # The demo, and what it has to leave.
@@ -58,12 +110,12 @@ run build-common-riscv cargo build --quiet --locked $common_crates --target risc
 run unit-tests cargo test --quiet --locked
 run docs env RUSTDOCFLAGS="-D warnings" cargo doc --quiet --no-deps --locked
 
-run loom-trace loom partita-trace loom
-run loom-core loom partita-core loom_smp_call loom_partition
+beside loom-trace loom partita-trace loom
+beside loom-core loom partita-core loom_smp_call loom_partition
 
 if cargo +nightly miri --version >/dev/null 2>&1; then
-    run miri-trace miri 10 partita-trace --test trace ring::
-    run miri-core miri 3 partita-core --test smp_call -- --exact \
+    beside miri-trace miri 10 partita-trace --test trace ring::
+    beside miri-core miri 3 partita-core --test smp_call -- --exact \
         a_function_may_call_on_and_an_awaited_answer_is_not_overwritten \
         a_deadline_that_passes_while_the_function_runs_is_told_apart \
         a_call_that_makes_no_sense_is_refused_before_anyone_is_asked
@@ -72,19 +124,22 @@ else
     skip miri-core "no nightly toolchain with miri"
 fi
 
-for target in trace/region_header trace/trace_file trace/damaged_file hv/x86-policy/icr hv/x86-policy/msr_port hv/console/console tools/host/images; do
+for target in trace/region_header trace/trace_file trace/damaged_file hv/x86-policy/icr hv/x86-policy/msr_port hv/x86-policy/vmx hv/console/console tools/host/images; do
     if cargo +nightly fuzz --version >/dev/null 2>&1; then
-        run "fuzz-$(basename $target)" fuzz "$(dirname $target)" "$(basename $target)"
+        beside "fuzz-$(basename $target)" fuzz "$(dirname $target)" "$(basename $target)"
     else
         skip "fuzz-$(basename $target)" "no nightly toolchain with cargo-fuzz"
     fi
 done
 
 emulated partita-host qemu
+emulated partita-host iso
+emulated partita-host bochs
 emulated partita-host size
 emulated partita-host linux_bare
 emulated partita-latency-tests suite
 emulated partita-latency-tests exits
 emulated partita partitions
+in_bochs
 emulated partita-host linux_rt
 run demo demo

@@ -55,9 +55,10 @@ const EMPTY_LEAVES: [u32; 14] = [
 ];
 
 /// Features that no guest may see: leaf, register (0 is EAX), bit.
-const HIDDEN: [(u32, usize, u32, &str); 12] = [
+const HIDDEN: [(u32, usize, u32, &str); 13] = [
     (1, 2, 3, "MONITOR is hidden"),
     (1, 2, 5, "VMX is hidden"),
+    (1, 2, 6, "SMX is hidden"),
     (1, 3, 7, "machine checks are hidden"),
     (1, 3, 12, "MTRRs are hidden"),
     (1, 3, 14, "machine-check banks are hidden"),

@@ -4,6 +4,7 @@ use core::arch::asm;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use partita_abi::hypercall::NOP;
+use partita_rt::place::uses_vmmcall;
 use partita_rt::{Error, Machine, Place};
 
 use crate::claims::Claims;
@@ -118,7 +119,12 @@ fn steps(claims: &mut Claims, in_partition: bool) {
     claim_step(claims, "a single step over OUT with immediate port", step!("out 0x80, al", in("al") 0_u8));
     claim_step(claims, "a single step over WBINVD", step!("wbinvd"));
     if in_partition {
-        claim_step(claims, "a single step over VMMCALL", step!("vmmcall", inout("rax") u64::from(NOP) => _));
+        let behind = if uses_vmmcall() {
+            step!("vmmcall", inout("rax") u64::from(NOP) => _)
+        } else {
+            step!("vmcall", inout("rax") u64::from(NOP) => _)
+        };
+        claim_step(claims, "a single step over a hypercall", behind);
     }
     trap::go_on_after(DEBUG);
     // SAFETY: each #DB goes on.

@@ -3,6 +3,7 @@
 use core::arch::asm;
 
 use partita_abi::hypercall::{BUSY, INVALID, NOP, SUCCESS, TRACE_WINDOW, UNKNOWN, VMWARE_MAGIC};
+use partita_rt::place::uses_vmmcall;
 use partita_rt::{Error, Machine, hypercall};
 
 use crate::catch::{GP, NOTHING, UD, attempt};
@@ -12,6 +13,26 @@ use crate::user;
 /// The claims.
 pub(crate) fn test(_machine: &Machine) -> Result<(), Error> {
     let mut claims = Claims::from(700);
+    virtualization(&mut claims);
+    claims.equal("MONITOR", attempt!([".byte 0x0F, 0x01, 0xC8"], in("rax") 0u64, in("rcx") 0u64, in("rdx") 0u64), UD);
+    claims.equal("MWAIT", attempt!([".byte 0x0F, 0x01, 0xC9"], in("rax") 0u64, in("rcx") 0u64), UD);
+    claims.equal("RDPMC", attempt!(["rdpmc"], in("ecx") 0u32, out("eax") _, out("edx") _), GP);
+    claims.equal("WBINVD does nothing", attempt!(["wbinvd"]), NOTHING);
+    claims.equal("INVD does nothing", attempt!(["invd"]), NOTHING);
+    claims.equal("UD2", attempt!(["ud2"]), UD);
+    claims.equal(
+        "the other vendor's hypercall",
+        if uses_vmmcall() { attempt!(["vmcall"]) } else { attempt!(["vmmcall"]) },
+        UD,
+    );
+    hypercalls(&mut claims);
+    claims.equal("HLT in user code", user::halt(), GP);
+    claims.equal("a hypercall in user code", user::hypercall(), UD);
+    Ok(())
+}
+
+/// Both vendors' instructions: those of the other one are unknown to the CPU, its own to the guest.
+fn virtualization(claims: &mut Claims) {
     claims.equal("VMRUN", attempt!([".byte 0x0F, 0x01, 0xD8"], in("rax") 0u64), UD);
     claims.equal("VMLOAD", attempt!([".byte 0x0F, 0x01, 0xDA"], in("rax") 0u64), UD);
     claims.equal("VMSAVE", attempt!([".byte 0x0F, 0x01, 0xDB"], in("rax") 0u64), UD);
@@ -19,16 +40,21 @@ pub(crate) fn test(_machine: &Machine) -> Result<(), Error> {
     claims.equal("CLGI", attempt!([".byte 0x0F, 0x01, 0xDD"]), UD);
     claims.equal("SKINIT", attempt!([".byte 0x0F, 0x01, 0xDE"], in("rax") 0u64), UD);
     claims.equal("INVLPGA", attempt!([".byte 0x0F, 0x01, 0xDF"], in("rax") 0u64, in("rcx") 0u64), UD);
-    claims.equal("MONITOR", attempt!([".byte 0x0F, 0x01, 0xC8"], in("rax") 0u64, in("rcx") 0u64, in("rdx") 0u64), UD);
-    claims.equal("MWAIT", attempt!([".byte 0x0F, 0x01, 0xC9"], in("rax") 0u64, in("rcx") 0u64), UD);
-    claims.equal("RDPMC", attempt!(["rdpmc"], in("ecx") 0u32, out("eax") _, out("edx") _), GP);
-    claims.equal("WBINVD does nothing", attempt!(["wbinvd"]), NOTHING);
-    claims.equal("INVD does nothing", attempt!(["invd"]), NOTHING);
-    claims.equal("UD2", attempt!(["ud2"]), UD);
-    hypercalls(&mut claims);
-    claims.equal("HLT in user code", user::halt(), GP);
-    claims.equal("a hypercall in user code", user::hypercall(), UD);
-    Ok(())
+    if !uses_vmmcall() {
+        // TCG takes them for CMPXCHG8B, on the bare machine, too.
+        claims.equal("VMXON", attempt!(["vmxon [rsp - 8]"]), UD);
+        claims.equal("VMPTRLD", attempt!(["vmptrld [rsp - 8]"]), UD);
+        claims.equal("VMPTRST", attempt!(["vmptrst [rsp - 8]"]), UD);
+        claims.equal("VMCLEAR", attempt!(["vmclear [rsp - 8]"]), UD);
+    }
+    claims.equal("VMXOFF", attempt!(["vmxoff"]), UD);
+    claims.equal("VMLAUNCH", attempt!(["vmlaunch"]), UD);
+    claims.equal("VMRESUME", attempt!(["vmresume"]), UD);
+    claims.equal("VMREAD", attempt!(["vmread rax, rcx"], out("rax") _, in("rcx") 0u64), UD);
+    claims.equal("VMWRITE", attempt!(["vmwrite rax, rcx"], in("rax") 0u64, in("rcx") 0u64), UD);
+    claims.equal("INVEPT", attempt!(["invept rax, [rsp - 16]"], in("rax") 2u64), UD);
+    claims.equal("INVVPID", attempt!(["invvpid rax, [rsp - 16]"], in("rax") 2u64), UD);
+    claims.equal("VMFUNC", attempt!(["vmfunc"], in("rax") 0u64, in("rcx") 0u64), UD);
 }
 
 fn hypercalls(claims: &mut Claims) {
@@ -50,7 +76,8 @@ fn hypercalls(claims: &mut Claims) {
     let result: u64;
     // SAFETY: does nothing.
     unsafe {
-        asm!("vmmcall", inout("rax") 0xFFFF_FFFF_0000_0000 | u64::from(NOP) => result, inout("rdx") rdx,
+        asm!("test r9d, r9d", "jz 2f", "vmmcall", "jmp 3f", "2: vmcall", "3:", in("r9") u64::from(uses_vmmcall()),
+            inout("rax") 0xFFFF_FFFF_0000_0000 | u64::from(NOP) => result, inout("rdx") rdx,
             inout("rsi") rsi, inout("rdi") rdi, inout("r8") r8, inout("r15") r15);
     }
     claims.equal("a hypercall's number is EAX alone", result, SUCCESS);

@@ -24,6 +24,7 @@ mod nmi;
 mod paging;
 mod pattern;
 mod peer;
+mod punctual;
 mod quiet;
 mod smp;
 mod sse;
@@ -42,7 +43,7 @@ partita_rt::payload!("guest-tests", run);
 
 type Test = fn(&Machine) -> Result<(), Error>;
 
-const COUNT: usize = 31;
+const COUNT: usize = 32;
 const NAMES: &[&str; COUNT] = &[
     "cpu",
     "smp",
@@ -75,6 +76,7 @@ const NAMES: &[&str; COUNT] = &[
     "paging",
     "features",
     "together",
+    "punctual",
 ];
 /// In the order of [`NAMES`].
 const TESTS: &[Test; COUNT] = &[
@@ -109,6 +111,7 @@ const TESTS: &[Test; COUNT] = &[
     paging::test,
     features::test,
     together::test,
+    punctual::test,
 ];
 
 fn run(machine: &Machine) -> Result<(), Error> {

@@ -24,12 +24,12 @@ const TIMER_VECTOR: u8 = FIRST_VECTOR;
 const SELF_VECTOR: u8 = FIRST_VECTOR + 1;
 const INTERVAL_US: u64 = 200;
 const SELF_IPI: u32 = 0x83F;
-const TSC_AUX: u32 = 0xC000_0103;
+pub(crate) const TSC_AUX: u32 = 0xC000_0103;
 /// What to set TSC_AUX to.
-const ENOUGH: u32 = 7;
+pub(crate) const ENOUGH: u32 = 7;
 /// Marks of the begin and the end of the quiet part; they have the CPU's rounds.
-const BEGIN_MARK: u32 = 300;
-const END_MARK: u32 = 301;
+pub(crate) const BEGIN_MARK: u32 = 300;
+pub(crate) const END_MARK: u32 = 301;
 /// A mark of how late the latest tick of each CPU's timer was, in ticks of the time-stamp counter.
 const LATENESS_MARK: u32 = 302;
 /// Ticks that a timer may have had more than the time has room for, as the time is read a little beside its start and end.
@@ -111,7 +111,7 @@ fn checksum(part: &[AtomicU64], mut open: impl FnMut()) -> u64 {
 }
 
 /// Reads TSC_AUX without an exit.
-fn tsc_aux() -> u32 {
+pub(crate) fn tsc_aux() -> u32 {
     let aux: u32;
     // SAFETY: reads the counter and the register.
     unsafe { asm!("rdtscp", out("eax") _, out("edx") _, out("ecx") aux, options(nomem, nostack, preserves_flags)) };

@@ -4,6 +4,7 @@ use core::arch::asm;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use partita_abi::hypercall::NOP;
+use partita_rt::place::uses_vmmcall;
 use partita_rt::rdtsc;
 
 const CR0_MONITOR: u64 = 1 << 1;
@@ -27,7 +28,7 @@ pub(crate) fn keeps() -> bool {
         *byte = (seed >> (index % 8 * 8)) as u8 ^ (index as u8).wrapping_mul(37);
     }
     let mut after = Registers([0; LEN]);
-    // SAFETY: switches SSE on, which no other code uses; loads, keeps and stores the registers. VMMCALL with this number
+    // SAFETY: switches SSE on, which no other code uses; loads, keeps and stores the registers. A hypercall with this number
     // does nothing, and the port has no effect.
     unsafe {
         asm!(
@@ -49,8 +50,12 @@ pub(crate) fn keeps() -> bool {
             "movdqa xmm14, [rsi + 224]", "movdqa xmm15, [rsi + 240]",
             "mov r9, rbx",
             "2: mov eax, {nop}",
+            "test r10d, r10d",
+            "jz 3f",
             "vmmcall",
-            "xor eax, eax",
+            "jmp 4f",
+            "3: vmcall",
+            "4: xor eax, eax",
             "cpuid",
             "out 0x80, al",
             "pause",
@@ -64,7 +69,7 @@ pub(crate) fn keeps() -> bool {
             "movdqa [rdi + 224], xmm14", "movdqa [rdi + 240], xmm15",
             nop = const NOP,
             in("rsi") before.0.as_ptr(), in("rdi") after.0.as_mut_ptr(),
-            inout("r8") ROUNDS => _, out("r9") _, out("rax") _, out("rcx") _, out("rdx") _,
+            inout("r8") ROUNDS => _, in("r10") u64::from(uses_vmmcall()), out("r9") _, out("rax") _, out("rcx") _, out("rdx") _,
             options(nostack),
         );
     }

@@ -3,6 +3,7 @@
 use core::arch::{asm, global_asm};
 
 use partita_abi::hypercall::NOP;
+use partita_rt::place::uses_vmmcall;
 
 use crate::catch::attempt;
 use crate::tables::{USER_CODE, USER_DATA};
@@ -11,9 +12,12 @@ global_asm!(
     r#"
     .section .text.user, "ax", @progbits
     .align 16
-user_hypercall:
+user_vmmcall:
     mov eax, {nop}
     vmmcall
+user_vmcall:
+    mov eax, {nop}
+    vmcall
 user_hlt:
     hlt
     .previous
@@ -22,7 +26,8 @@ user_hlt:
 );
 
 unsafe extern "C" {
-    static user_hypercall: u8;
+    static user_vmmcall: u8;
+    static user_vmcall: u8;
     static user_hlt: u8;
 }
 
@@ -65,7 +70,7 @@ fn execute(code: *const u8) -> u64 {
 
 /// A hypercall.
 pub(crate) fn hypercall() -> u64 {
-    execute(&raw const user_hypercall)
+    execute(if uses_vmmcall() { &raw const user_vmmcall } else { &raw const user_vmcall })
 }
 
 /// HLT, which is the kernel's.

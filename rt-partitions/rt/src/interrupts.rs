@@ -18,7 +18,7 @@ use crate::{console, cpu, start, trace};
 
 /// Wakes a CPU from [`wait`]; its handler does nothing else.
 pub const WAKE_VECTOR: u8 = 0xF0;
-/// Notes the time; see [`wait_for_alarm`].
+/// Notes the time; see [`wait_for_alarm`] and [`spin_for_alarm`].
 pub const ALARM_VECTOR: u8 = 0xF1;
 
 global_asm!(
@@ -133,8 +133,8 @@ pub fn wait() {
     unsafe { asm!("sti", "hlt", "cli", options(nostack)) };
 }
 
-/// Halts until [`ALARM_VECTOR`] came, and returns when it did.
-pub(crate) fn wait_for_alarm() -> u64 {
+/// Halts until [`ALARM_VECTOR`] came, and returns when it did. For one CPU.
+pub fn wait_for_alarm() -> u64 {
     loop {
         wait();
         let stamp = ALARM.swap(0, Ordering::Relaxed);
@@ -142,6 +142,15 @@ pub(crate) fn wait_for_alarm() -> u64 {
             return stamp;
         }
     }
+}
+
+/// As [`wait_for_alarm`], but spins.
+pub fn spin_for_alarm() -> u64 {
+    // SAFETY: the handler saves what it uses; it is the runtime's, and others that may come save all, too.
+    unsafe {
+        asm!("sti", "2: cmp qword ptr [rip + {alarm}], 0", "je 2b", "cli", alarm = sym ALARM, options(nostack));
+    }
+    ALARM.swap(0, Ordering::Relaxed)
 }
 
 /// An exception ends the payload.

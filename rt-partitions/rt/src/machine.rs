@@ -1,6 +1,9 @@
 //! What a payload is told about where it runs.
 
+use core::sync::atomic::{AtomicU64, Ordering};
+
 use heapless::Vec;
+use partita_abi::debug_port::OPTION as DEBUG_PORT_OPTION;
 use partita_rows::Options;
 use partita_x86_bare::boot_info::BootInfo;
 use partita_x86_bare::discover::{self, CPUS_MAX};
@@ -28,7 +31,7 @@ impl Machine {
         let (apic_ids, clocks) = match place {
             Place::Bare => {
                 // SAFETY: the loader's RSDP, and the boot page tables map the low 4 GiB one to one.
-                let platform = unsafe { discover::discover(boot.rsdp, apic::id()) }?;
+                let platform = unsafe { discover::discover(boot.rsdp, apic::id(), None) }?;
                 (platform.apic_ids, Clocks::measure(platform.pm_timer_port)?)
             }
             Place::Partition(partition) => {
@@ -36,7 +39,11 @@ impl Machine {
                 (unsafe { discover::discover_cpus(boot.rsdp, apic::id()) }?, partition.clocks)
             }
         };
-        Ok(Self { place, clocks, apic_ids, command_line: boot.cmdline })
+        DEADLINE_TICKS.store(clocks.tsc_hz.saturating_mul(DEADLINE_SECONDS), Ordering::Relaxed);
+        // That word is the runtime's, and always the last one.
+        let command_line = boot.cmdline.trim_end();
+        let command_line = command_line.strip_suffix(DEBUG_PORT_OPTION).unwrap_or(command_line);
+        Ok(Self { place, clocks, apic_ids, command_line })
     }
 
     /// The options on the command line, whose keys are all among `known`.
@@ -48,17 +55,20 @@ impl Machine {
     }
 }
 
-/// How long a CPU waits for another: ten seconds or so.
-const DEADLINE_TICKS: u64 = 20_000_000_000;
+/// How long a CPU waits for another, in seconds.
+const DEADLINE_SECONDS: u64 = 10;
+
+/// The same in ticks of the time-stamp counter.
+static DEADLINE_TICKS: AtomicU64 = AtomicU64::new(0);
 
 /// Spins until `done`, which CPU `cpu` is to bring about.
 ///
 /// # Errors
 /// It does not within the deadline.
 pub fn wait_until(cpu: usize, done: impl Fn() -> bool) -> Result<(), Error> {
-    let start = rdtsc();
+    let (start, deadline) = (rdtsc(), DEADLINE_TICKS.load(Ordering::Relaxed));
     while !done() {
-        if rdtsc().wrapping_sub(start) > DEADLINE_TICKS {
+        if rdtsc().wrapping_sub(start) > deadline {
             return Err(Error::CpuSilent { cpu });
         }
         relax();

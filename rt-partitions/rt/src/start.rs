@@ -1,9 +1,10 @@
 //! A payload's beginning and end.
 
+use partita_abi::debug_port::OPTION as DEBUG_PORT_OPTION;
 use partita_abi::hypercall::FINISH;
 use partita_abi::report::{END_SUCCESS, EXIT_FAILURE, EXIT_SUCCESS, PAYLOAD_END_MARKER};
 use partita_x86_bare::boot_info::{BootInfo, BootInfoError};
-use partita_x86_bare::{BootBlock, apic, end_run};
+use partita_x86_bare::{BootBlock, apic, debug_port, end_run, mask_legacy_controllers};
 
 use crate::error::Error;
 use crate::machine::Machine;
@@ -48,8 +49,14 @@ fn bare_main(boot: Result<BootInfo, BootInfoError>) -> ! {
 
 fn run(boot: Result<BootInfo, BootInfoError>, place: Place) -> Result<(), Error> {
     let boot = boot?;
+    if !place.is_partition() && boot.has_option(DEBUG_PORT_OPTION) {
+        debug_port::enable();
+    }
     if !has_x2apic() {
         return Err(Error::NoX2apic);
+    }
+    if !place.is_partition() {
+        mask_legacy_controllers();
     }
     interrupts::init();
     apic::enable();

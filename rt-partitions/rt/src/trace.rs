@@ -6,7 +6,7 @@ use partita_abi::report::TRACE_REGION_AT;
 use partita_trace::Event;
 use partita_trace::layout::{Region, RegionSpec, WriterKind};
 use partita_trace::ring::{FRAME_SLOTS_MAX, SLOTS_MAX, SLOTS_MIN, Writer};
-use partita_x86_bare::rdtsc;
+use partita_x86_bare::{debug_port, rdtsc};
 use spin::Once;
 
 use crate::cpu;
@@ -47,6 +47,8 @@ pub(crate) fn init(machine: &Machine) -> Result<(), Error> {
     // SAFETY: the linker script keeps this memory for the trace, and only this function takes it, once.
     let region = unsafe { Region::init(start, room, &spec) }?;
     REGION.call_once(|| region);
+    // SAFETY: the same; a payload maps its memory one to one.
+    unsafe { debug_port::set_region(start as u64, spec.len() as u64) };
     attach(0);
     println!("payload: {TRACE_REGION_AT} {:#x}, {} slots for each of {cpus} CPU(s)", start as u64, spec.ring_slots);
     if machine.place.is_partition() {

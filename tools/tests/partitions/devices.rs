@@ -1,6 +1,6 @@
 //! A partition's own devices: reached with no exit, and what is beside them refused.
 
-use crate::system::{Left, file, load, run};
+use crate::system::{Left, clocks, file, load, run};
 use partita_host::emulator::Clock;
 use partita_host::outcome::{RunOutcome, TestExit};
 use partita_host::system_file::TestDevice;
@@ -11,7 +11,6 @@ use partita_trace::names::{ExitReason, PolicyKind, StopCause};
 use partita_trace::snapshot::Body;
 use std::process::Command;
 
-const CLOCKS: [Clock; 2] = [Clock::Icount, Clock::Host];
 const OWNER_PCPU: u16 = 2;
 const SURVIVOR_CLAIMS: usize = 4;
 /// Marks of the guest around the part in which it must not be left.
@@ -66,7 +65,7 @@ fn refused_ports(left: &Left) -> Vec<u64> {
 #[test]
 #[ignore = "boots an emulator"]
 fn owned_ports_are_reached_without_an_exit_and_their_neighbours_refused() {
-    for clock in CLOCKS {
+    for clock in clocks() {
         let left = use_devices("use=ports", clock, &[]);
         assert_eq!(left.outcome, RunOutcome::Success, "{}", left.consoles());
         left.assert_claims("owner", 16);
@@ -120,7 +119,7 @@ fn assert_reached(left: &Left, claims: usize) {
 #[test]
 #[ignore = "boots an emulator"]
 fn device_memory_is_reached_without_an_exit() {
-    for clock in CLOCKS {
+    for clock in clocks() {
         assert_reached(&use_edu("edu_end", EDU, clock, DEVICES), EDU_CLAIMS + END_CLAIMS);
     }
 }
@@ -150,7 +149,7 @@ fn a_device_that_is_not_where_the_firmware_is_known_to_put_it_is_told() {
 #[test]
 #[ignore = "boots an emulator"]
 fn device_memory_that_is_not_its_own_stops_the_partition() {
-    for clock in CLOCKS {
+    for clock in clocks() {
         let left = use_edu("edu", EDU, clock, "devices = [\"debugcon\"]\n");
         assert_stopped_at(&left, EDU, 1);
     }
@@ -174,7 +173,7 @@ fn device_memory_that_writes_anywhere_is_refused_by_name() {
 #[test]
 #[ignore = "boots an emulator"]
 fn what_is_written_to_the_debugcon_is_in_its_file() {
-    for clock in CLOCKS {
+    for clock in clocks() {
         let left = use_devices("use=debugcon", clock, &[]);
         assert_eq!(left.outcome, RunOutcome::Success, "{}", left.consoles());
         left.assert_claims("owner", 1);

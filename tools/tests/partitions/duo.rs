@@ -2,7 +2,7 @@
 
 use crate::system::is_long;
 use partita_host::cargo_build;
-use partita_host::emulator::Clock;
+use partita_host::emulator::{Clock, MachineKind};
 use partita_host::measure::cyclictest_report;
 use partita_host::outcome::RunOutcome;
 use partita_host::run::{RunOptions, run_system};
@@ -36,6 +36,7 @@ fn a_real_time_linux_does_not_notice_a_busy_one() {
     let system = SystemFile::parse(&text, &path).unwrap();
     let dir = tempfile::tempdir().unwrap();
     let options = RunOptions {
+        machine: MachineKind::Qemu,
         clock: Clock::Icount,
         timeout: Duration::from_secs(timeout),
         out_dir: dir.path().join("out"),

@@ -1,6 +1,6 @@
 //! A guest that ends badly ends alone.
 
-use crate::system::{Left, load, run, run_with_commands};
+use crate::system::{Left, clocks, load, run, run_with_commands};
 use partita_host::emulator::Clock;
 use partita_host::outcome::RunOutcome;
 use partita_trace::Event;
@@ -8,7 +8,6 @@ use partita_trace::names::StopCause;
 
 const SURVIVOR_CLAIMS: usize = 4;
 const QUIET_CLAIMS: usize = 9;
-const CLOCKS: [Clock; 2] = [Clock::Icount, Clock::Host];
 
 fn end(test: &str, clock: Clock) -> Left {
     let system = load("guest.toml", &[("test=cpu", &format!("test={test}")), ("pcpus = [2, 3]", "pcpus = [2]")]);
@@ -28,7 +27,7 @@ fn stops(left: &Left, pcpu: u16) -> Vec<(u64, u16, StopCause, u64)> {
 
 /// The guest ends by `cause`, about `detail` if that is known; the other goes on and finishes.
 fn assert_ends(test: &str, cause: StopCause, detail: Option<u64>, words: &str) {
-    for clock in CLOCKS {
+    for clock in clocks() {
         let left = end(test, clock);
         let consoles = left.consoles();
         assert_eq!(left.outcome, RunOutcome::PartitionFailed { reason: "failure".into() }, "{consoles}");
@@ -85,7 +84,7 @@ fn a_reported_failure_ends_its_partition_only() {
 #[test]
 #[ignore = "boots an emulator"]
 fn a_bad_trace_window_is_told_and_left_out() {
-    for clock in CLOCKS {
+    for clock in clocks() {
         let left = end("bad_window", clock);
         let consoles = left.consoles();
         assert_eq!(left.outcome, RunOutcome::Success, "{consoles}");
@@ -106,7 +105,7 @@ fn interrupts_that_a_guest_leaves_behind_harm_nobody() {
     const LIFE: [&str; 3] = ["restart guest", "hold 4 60", "hold 4 1"];
     let changes = [("test=cpu", "test=departs"), ("test=survivor", "test=quiet"), ("pcpus = [1]", "pcpus = [1, 4]")];
     let commands = [LIFE.repeat(LIVES), vec!["smp", "wrmsr 1 0xc0000103 7"]].concat();
-    for clock in CLOCKS {
+    for clock in clocks() {
         let left = run_with_commands(&load("guest.toml", &changes), clock, 120, &commands);
         let consoles = left.consoles();
         assert_eq!(left.outcome, RunOutcome::Success, "{consoles}");

@@ -2,7 +2,7 @@
 //! it finds what the format's loader tells. And bad images beside a good one.
 
 use crate::system::{Left, load, run};
-use partita_host::emulator::Clock;
+use partita_host::emulator::{Clock, MachineKind};
 use partita_host::image::payload::{self, Flat};
 use partita_host::outcome::RunOutcome;
 use partita_host::run::{BareRun, RunOptions, run_bare};
@@ -109,6 +109,7 @@ fn the_multiboot_image_boots_without_partita() {
         has_end_marker: true,
     };
     let options = RunOptions {
+        machine: MachineKind::Qemu,
         clock: Clock::Icount,
         timeout: Duration::from_secs(60),
         out_dir: dir.path().join("out"),

@@ -1,7 +1,7 @@
 //! Kicks of a guest that floods itself with interrupts and NMIs: neither a kick is lost, nor anything of the guest's own,
 //! of which the guest takes care: it ends with a failure if one does not come, or comes twice.
 
-use crate::kicks::{Kicked, Run};
+use crate::kicks::{Kicked, Run, in_state};
 use partita_host::emulator::Clock;
 use partita_host::trace::Owner;
 use partita_trace::Event;
@@ -47,7 +47,7 @@ fn flood(run: &Run) {
 #[test]
 #[ignore = "boots an emulator"]
 fn no_interrupt_is_lost_among_kicks_by_instruction_count() {
-    flood(&Run { clock: Clock::Icount, pause: true, smp_call_hz: 1_000_000, in_state: 100_000, before: 5000 });
+    flood(&Run { clock: Clock::Icount, pause: true, smp_call_hz: 1_000_000, in_state: in_state(), before: 5000 });
 }
 
 /// With a thread for each core, and a guest that never pauses.

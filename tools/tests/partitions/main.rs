@@ -11,6 +11,7 @@ mod flood;
 mod guests;
 mod hostile;
 mod kicks;
+mod lateness;
 mod linux;
 mod quiet;
 mod reboots;

@@ -1,8 +1,8 @@
 //! A partition that is restarted a thousand times in a row, beside a real-time guest that must not notice it.
 
 use crate::bystander::{ENOUGH, assert_untouched};
-use crate::system::{Left, load, run_with_commands};
-use partita_host::emulator::Clock;
+use crate::system::{Left, load, machine, run_with_commands};
+use partita_host::emulator::{Clock, MachineKind};
 use partita_host::outcome::RunOutcome;
 use partita_trace::Event;
 use partita_trace::names::StopCause;
@@ -57,7 +57,10 @@ fn a_guest_beside_restarts_notices_nothing(clock: Clock, in_a_row: usize, singly
         PULSE,
         |event| matches!(event, Event::PartitionLoaded { partition: 1, bytes, .. } if *bytes == 2 << 20),
     );
-    assert_eq!((starts.len(), stops.len(), loads.len()), (restarts + 1, restarts, restarts + 1), "{}", left.consoles());
+    // Where the trace leaves by the debug port, the end of the run stops what runs still.
+    let at_end = usize::from(machine() != MachineKind::Qemu);
+    let expected = (restarts + 1, restarts + at_end, restarts + 1);
+    assert_eq!((starts.len(), stops.len(), loads.len()), expected, "{}", left.consoles());
 
     let (Some(first), Some(last)) = (stops.first().copied(), starts.last().copied()) else { panic!() };
     assert_untouched(&left, first, last);

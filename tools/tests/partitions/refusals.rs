@@ -1,6 +1,6 @@
 //! What the hypervisor does not start on, or with.
 
-use partita_host::emulator::{Clock, Emulator, Ended, MachineSpec, Qemu, Supervision, supervise};
+use partita_host::emulator::{Attached, Clock, Emulator, Ended, MachineSpec, Qemu, Supervision, supervise};
 use partita_host::{assemble, bundle, cargo_build};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -46,14 +46,19 @@ fn boot(machine: &Boot) -> (Option<i32>, String) {
         kernel: &kernel,
         module: module.as_deref(),
         cmdline: "",
-        serial: [Some(log.clone()), None, None, None],
+        serial: std::array::from_fn(|index| (index == 0).then(|| log.clone())),
         ram_file: None,
     };
-    let mut command = Qemu.command(&spec);
+    let mut command = Qemu.prepare(&spec, &Attached::default(), dir.path()).unwrap().command;
     // The last one counts.
     command.args(["-cpu", machine.cpu]);
-    let supervision =
-        Supervision { label: "refusal".into(), timeout: Duration::from_secs(60), consoles: Vec::new(), quiet: true };
+    let supervision = Supervision {
+        label: "refusal".into(),
+        timeout: Duration::from_secs(60),
+        consoles: Vec::new(),
+        quiet: true,
+        ignores_sigterm: false,
+    };
     let ended = supervise(command, supervision).unwrap();
     let code = if let Ended::Exited(status) = ended { status.code() } else { None };
     (code, String::from_utf8_lossy(&std::fs::read(&log).unwrap_or_default()).into_owned())

@@ -1,10 +1,9 @@
 //! Partitions that are stopped, started and restarted from the console, in whatever state their vCPUs are.
 
-use crate::system::{Left, load, run_with_commands};
+use crate::system::{Left, clocks, load, run_with_commands};
 use partita_host::emulator::Clock;
 use partita_host::outcome::RunOutcome;
 
-const CLOCKS: [Clock; 2] = [Clock::Icount, Clock::Host];
 const QUIET_CLAIMS: usize = 9;
 /// Ends the real-time guest, and so the run.
 const ENOUGH: &str = "wrmsr 3 0xc0000103 7";
@@ -103,7 +102,7 @@ fn it_starts_again_from_every_state_by_threads() {
 #[test]
 #[ignore = "boots an emulator"]
 fn one_that_ended_by_itself_starts_again() {
-    for clock in CLOCKS {
+    for clock in clocks() {
         let changes = [("expect = \"run\"", "expect = \"finish\"")];
         let commands = ["partitions", "smp", "stop pulse", "restart pulse"];
         let again = [&PASS_TIME[..], &["partitions", "start pulse"]].concat();
@@ -129,7 +128,7 @@ fn one_that_ended_by_itself_starts_again() {
 #[test]
 #[ignore = "boots an emulator"]
 fn one_that_faulted_starts_again() {
-    for clock in CLOCKS {
+    for clock in clocks() {
         let commands = [&["partitions", "smp", "restart pulse"][..], &PASS_TIME, &["partitions"]].concat();
         let left = run(clock, "state=triple_fault", &[], &commands);
         assert_eq!(left.outcome, RunOutcome::PartitionFailed { reason: "failure".into() }, "{}", left.consoles());
@@ -147,7 +146,7 @@ fn one_that_faulted_starts_again() {
 #[test]
 #[ignore = "boots an emulator"]
 fn the_console_says_what_became_of_a_partition() {
-    for clock in CLOCKS {
+    for clock in clocks() {
         let stop =
             ["smp", "stop pulse", "stop pulse", "smp", "partitions", "vcpus", "regs pulse.0", "rdmsr 1 0xc0000103"];
         let start = ["start pulse", "start 1", "start pulse"];

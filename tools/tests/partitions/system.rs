@@ -1,7 +1,7 @@
 //! A system that is run for a test, and what it left.
 
 use partita_host::cargo_build;
-use partita_host::emulator::{Clock, ConsoleInput, answers};
+use partita_host::emulator::{Clock, ConsoleInput, MachineKind, answers};
 use partita_host::outcome::RunOutcome;
 use partita_host::run::{RunOptions, Session, run_system_in};
 use partita_host::system_file::SystemFile;
@@ -54,11 +54,35 @@ pub(crate) fn run_with_witness(system: &SystemFile, timeout: u64) -> Left {
     run_in(system, Clock::Icount, timeout, &Session { witness: true, ..Session::default() })
 }
 
+/// The machine that the tests run in.
+pub(crate) fn machine() -> MachineKind {
+    MachineKind::of_environment().unwrap()
+}
+
+/// Whether that has Intel VMX.
+pub(crate) fn uses_vmx() -> bool {
+    matches!(machine(), MachineKind::Bochs(cpu) if !cpu.has_svm)
+}
+
+/// The clocks that the machine has.
+pub(crate) fn clocks() -> Vec<Clock> {
+    match machine() {
+        MachineKind::Qemu => vec![Clock::Icount, Clock::Host],
+        MachineKind::Bochs(_) => vec![Clock::Icount],
+    }
+}
+
+/// How many times as long as in QEMU a run may take in Bochs.
+const BOCHS_TIMES: u64 = 10;
+
 /// How tests run systems, with logs and trace below this directory.
 pub(crate) fn options(clock: Clock, timeout: u64, dir: &Path) -> RunOptions {
+    let machine = machine();
+    let factor = if machine == MachineKind::Qemu { 1 } else { BOCHS_TIMES };
     RunOptions {
+        machine,
         clock,
-        timeout: Duration::from_secs(timeout),
+        timeout: Duration::from_secs(timeout * factor),
         out_dir: dir.join("out"),
         hypervisor: None,
         keep_ram: false,

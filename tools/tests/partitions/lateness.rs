@@ -1,0 +1,108 @@
+//! How late the timer of a real-time guest is beside each kind of neighbour (`rt-partitions/guest-tests/src/punctual.rs`).
+//!
+//! QEMU runs one CPU after the other, so that lateness there tells of the emulator; Bochs runs them side by side, five
+//! instructions of each in turn: nothing that a neighbour does may cost more than that.
+
+use crate::system::{Left, load, machine, run_with_commands};
+use partita_host::emulator::{Clock, MachineKind};
+use partita_host::outcome::RunOutcome;
+use partita_host::trace::Owner;
+use partita_trace::Event;
+use partita_trace::histogram::HistogramId;
+use partita_trace::names::ExitReason;
+use partita_trace::snapshot::Body;
+
+/// Instructions of a CPU before it is the next one's turn in Bochs.
+const QUANTUM: u64 = 5;
+const CLAIMS: usize = 2;
+const GUEST_PCPU: u16 = 2;
+const NEIGHBOUR_PCPU: u16 = 1;
+const END_MARK: u32 = 301;
+const LATENESS_MARKS: [(u32, &str); 2] = [(303, "spinning"), (304, "halted")];
+/// Fewest one-shots of each kind.
+const SHOTS_MIN: u64 = 50;
+/// To print the answers takes time, in which the guest measures.
+const PASS_TIME: [&str; 4] = ["vcpus", "exits", "smp", "partitions"];
+const ENOUGH: &str = "wrmsr 2 0xc0000103 7";
+
+fn mark(left: &Left, wanted: u32) -> (u64, u64) {
+    let regions = left.trace.regions.iter().filter(|region| matches!(region.owner, Owner::Partition { number: 0, .. }));
+    let frames = regions.flat_map(|region| region.dump.rings.iter()).flat_map(|ring| ring.frames());
+    let mut marks = frames.filter_map(|frame| match frame.body {
+        Body::Event(Event::Mark { id, first, second }) if id == wanted => Some((first, second)),
+        _ => None,
+    });
+    marks.next().unwrap_or_else(|| panic!("no mark {wanted}\n{}", left.consoles()))
+}
+
+/// Runs the guest beside a neighbour, and asserts that its timer is as punctual as the machine.
+fn beside(name: &str, changes: &[(&str, &str)], commands: &[&str]) -> Left {
+    let commands = [commands, &[ENOUGH]].concat();
+    let changes = [&[("pcpus = [2, 3]", "pcpus = [2]"), ("test=quiet", "test=punctual")], changes].concat();
+    let left = run_with_commands(&load("restart.toml", &changes), Clock::Icount, 120, &commands);
+    assert_eq!(left.outcome, RunOutcome::Success, "{}", left.consoles());
+    left.assert_claims("quiet", CLAIMS);
+    let (spun, halted) = mark(&left, END_MARK);
+    assert!(spun >= SHOTS_MIN && halted >= SHOTS_MIN, "{spun} and {halted} one-shots\n{}", left.consoles());
+    for (id, how) in LATENESS_MARKS {
+        let (least, greatest) = mark(&left, id);
+        println!("{name}: {spun} one-shots, {how}: {least} to {greatest} ticks late");
+        if machine() != MachineKind::Qemu {
+            assert!(greatest - least <= QUANTUM, "{name}, {how}: {least} to {greatest} ticks late");
+        }
+    }
+    let forbidden = [ExitReason::Interrupt, ExitReason::Halt, ExitReason::NestedPageFault];
+    for reason in forbidden {
+        assert_eq!(left.count(GUEST_PCPU, HistogramId::Exit(reason)), 0, "{reason:?}\n{}", left.consoles());
+    }
+    left
+}
+
+#[test]
+#[ignore = "boots an emulator"]
+fn a_timer_is_punctual_beside_a_guest_that_spins_and_one_that_halts() {
+    for state in ["spin_if1", "hlt"] {
+        beside(state, &[("state=spin_if0", &format!("state={state}"))], &PASS_TIME);
+    }
+}
+
+#[test]
+#[ignore = "boots an emulator"]
+fn a_timer_is_punctual_beside_restarts() {
+    let left = beside("restarts", &[], &["hold 0 100", "hold 0 1", "restart pulse 20"]);
+    let answer = left.answers("restart pulse 20").join("\n");
+    assert!(answer.starts_with("partition pulse was restarted 20 times"), "{answer}");
+}
+
+/// A neighbour that leaves its guest at least so often.
+fn beside_exits(name: &str, payload: &str, cmdline: &str, pcpus: &str, least: u64) {
+    let payload = format!("name = \"{payload}\" }}");
+    let neighbour = [
+        ("name = \"pulse\" }", payload.as_str()),
+        ("state=spin_if0", cmdline),
+        ("memory = \"2 MiB\"", "memory = \"16 MiB\""),
+        ("pcpus = [1]", pcpus),
+    ];
+    let left = beside(name, &neighbour, &PASS_TIME);
+    let exits: u64 = ExitReason::ALL.iter().map(|reason| left.count(NEIGHBOUR_PCPU, HistogramId::Exit(*reason))).sum();
+    println!("{name}: {exits} exits of the neighbour");
+    assert!(exits >= least, "{exits} exits of the neighbour\n{}", left.consoles());
+}
+
+#[test]
+#[ignore = "boots an emulator"]
+fn a_timer_is_punctual_beside_an_exit_storm() {
+    beside_exits("exit storm", "latency", "group=kick state=exit_storm", "pcpus = [1]", 1000);
+}
+
+#[test]
+#[ignore = "boots an emulator"]
+fn a_timer_is_punctual_beside_a_busy_neighbour() {
+    beside_exits("neighbour", "neighbour", "writes=32 rounds=16", "pcpus = [1]", 50);
+}
+
+#[test]
+#[ignore = "boots an emulator"]
+fn a_timer_is_punctual_beside_a_hostile_guest() {
+    beside_exits("hostile storm", "hostile", "attack=storm steps=1000000", "pcpus = [1, 3]", 1000);
+}
