@@ -13,8 +13,6 @@ use spin::Once;
 use x86_64::VirtAddr;
 use x86_64::structures::idt::{Entry, HandlerFunc, InterruptDescriptorTable};
 
-use crate::vmx::ARMED_PIN_CONTROLS;
-
 /// Selectors of the hypervisor's code and data (`boot_gdt` of the entry code).
 pub const CODE_SELECTOR: u16 = 8;
 /// See [`CODE_SELECTOR`].
@@ -292,6 +290,14 @@ pub fn load() {
         _ if private.arms_guest.get() => &ARMING,
         _ => &OTHERS,
     });
+}
+
+/// Pin-based controls of VMX with the preemption timer on: what the NMI handler of a pCPU with a vCPU writes.
+static ARMED_PIN_CONTROLS: AtomicU32 = AtomicU32::new(0);
+
+/// Says what [`arm_guest_at_nmi`] has the handler write: once, before another pCPU is up.
+pub fn set_armed_pin_controls(controls: u32) {
+    ARMED_PIN_CONTROLS.store(controls, Ordering::Relaxed);
 }
 
 /// From now on an NMI on this pCPU ends the next entry into its guest at once.

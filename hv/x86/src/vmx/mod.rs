@@ -14,23 +14,18 @@ mod start;
 mod vcpu;
 mod vmcs;
 
-use core::sync::atomic::{AtomicU32, Ordering};
-
 use partita_x86_policy::capabilities::Vmx;
 use partita_x86_policy::vmx::capability::{VmxCapabilities, msr};
 use partita_x86_policy::vmx::control::PinBased;
 use spin::Once;
 use x86_64::registers::control::{Cr0, Cr4};
 
-use crate::cpu::{features, read_msr, write_msr};
+use crate::cpu::{features, idt, read_msr, write_msr};
 
 pub use vcpu::VmxVcpu;
 
 /// What all vCPUs run with: the boot pCPU's, and the others have to do with it.
 static BOOT: Once<Vmx> = Once::new();
-
-/// Pin-based controls with the preemption timer on: what the NMI handler of a pCPU with a vCPU writes.
-pub static ARMED_PIN_CONTROLS: AtomicU32 = AtomicU32::new(0);
 
 const CR4_OSXSAVE: u64 = 1 << 18;
 const CPUID_1_ECX_XSAVE: u32 = 1 << 26;
@@ -38,7 +33,7 @@ const CPUID_1_ECX_XSAVE: u32 = 1 << 26;
 /// Keeps what the boot pCPU has found out: once, before another pCPU is up.
 pub fn set_up(boot: &Vmx) {
     let armed = boot.controls.pin | PinBased::ACTIVATE_PREEMPTION_TIMER;
-    ARMED_PIN_CONTROLS.store(armed.bits(), Ordering::Relaxed);
+    idt::set_armed_pin_controls(armed.bits());
     BOOT.call_once(|| *boot);
 }
 
