@@ -80,8 +80,10 @@ const _: () = assert!(core::mem::offset_of!(Private, nmi_seen) == 0);
 /// Most pCPUs that this build can use.
 pub const PCPUS_MAX: usize = partita_core::pcpu_set::PCPUS_MAX;
 
-/// The block of the boot pCPU: part of the image, so that there is one from the first instruction on.
+/// The block of the boot pCPU: part of the image, so that there is one from the first instruction on. It lies where `hv.ld` has
+/// room for it, and is all zeros there.
 #[unsafe(no_mangle)]
+#[unsafe(link_section = ".boot_block")]
 static boot_block: BootBlock = BootBlock::new();
 
 static OTHER_BLOCKS: AtomicU64 = AtomicU64::new(0);
