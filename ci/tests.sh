@@ -1,4 +1,4 @@
-# The tests, in the order they run: sourced by ci/test.sh, which has `run` and `skip`.
+# The tests, in the order they run: sourced by ci/test.sh, which has `run`, `beside` and `skip`.
 
 bare=x86_64-unknown-none
 bare_crates="-p partita-hv -p partita-x86 -p partita-x86-bare -p partita-rt -p partita-payload-devices -p partita-payload-entries -p partita-payload-guest-tests -p partita-payload-hostile -p partita-payload-latency -p partita-payload-metronome -p partita-payload-neighbour -p partita-payload-pulse"
@@ -67,6 +67,8 @@ not_in_bochs() { # NAME
         devices::*) echo "Bochs has none of the test devices, and port 0xE9 for itself" ;;
         duo::* | refusals::* | timeout::* | terminal::* | entries::the_multiboot*) echo "it starts QEMU by itself" ;;
         linux::*) echo "a kernel takes Bochs several minutes to boot" ;;
+        hostile::*) echo "the hostile payload knows AMD's instructions only" ;;
+        typing::each_of_seven*) echo "Bochs has four serial ports" ;;
     esac
 }
 

@@ -49,6 +49,8 @@ pub enum MsrWrite {
     ApicBase,
     /// Ask [`crate::msr_values::efer_write`].
     Efer,
+    /// The register is written if the value is 0; else #GP, counted.
+    Zero,
     /// #GP, counted.
     Gp,
 }

@@ -49,7 +49,8 @@ pub(crate) const fn rule(msr: u32, is_intel: bool) -> MsrRule {
         0x0000_02FF               => fixed(0),       // MTRRdefType: MTRRs off
         0x0000_0400..=0x0000_047F => fixed(0),       // machine-check banks: absent ones read as zero
         0x0000_06E0               => PASS,           // TSC_DEADLINE: TSC offset is 0, the timer is the guest's
-        0x0000_0DA0               => PASS,           // XSS
+        // XSS: none of the components that XRSTORS would load past this table, such as processor trace's addresses.
+        0x0000_0DA0               => MsrRule { read: R::Pass, write: W::Zero },
 
         // The x2APIC (SDM vol. 3, table "Local APIC register address map supported by x2APIC").
         0x0000_0802..=0x0000_0803 => READ_PASS,      // ID, version

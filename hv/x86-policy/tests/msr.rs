@@ -67,7 +67,6 @@ fn exactly_the_listed_msrs_are_writable_without_an_exit() {
         (0x828, 0x828),
         (0x838, 0x838),
         (0x83E, 0x83F),
-        (0xDA0, 0xDA0),
         (0xC000_0081, 0xC000_0084),
         (0xC000_0100, 0xC000_0103),
     ];

@@ -105,9 +105,11 @@ fn a_machine_that_is_too_small_is_refused() {
 #[test]
 #[ignore = "boots an emulator"]
 fn a_cpu_that_lacks_something_is_refused() {
-    for (cpu, words) in
-        [("max,-svm", "this CPU has no SVM"), ("max,-x2apic", "this CPU has no x2APIC"), ("max,-npt", "nested paging")]
-    {
+    for (cpu, words) in [
+        ("max,-svm", "this CPU has neither SVM"),
+        ("max,-x2apic", "this CPU has no x2APIC"),
+        ("max,-npt", "nested paging"),
+    ] {
         assert_refused(&Boot { cpu, ..Boot::good() }, &[words]);
     }
 }

@@ -70,6 +70,8 @@ impl<V: VirtualCpu> Vcpu<V> {
                 self.note_refusal(PolicyKind::MsrWrite, msr.into(), value);
                 true
             }
+            // SAFETY: the value after a reset; the CPU need not have the register.
+            MsrWrite::Zero => value == 0 && unsafe { write_msr_checked(msr, 0) }.is_ok(),
             MsrWrite::Lvt => match lvt_write(value) {
                 Ok(lvt) => {
                     if lvt.refused {

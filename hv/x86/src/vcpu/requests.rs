@@ -45,7 +45,11 @@ impl<V: VirtualCpu> Vcpu<V> {
         self.inbox.handle_smp_call(since);
         match order.replace(Order::None) {
             Order::Dump => dump::note(X86::pcpu(), &self.cpu.registers(registers)),
-            order @ (Order::Storm | Order::Hold) => soak::obey(order),
+            order @ (Order::Storm | Order::Hold) => {
+                soak::obey(order);
+                // What was served meanwhile may have left another order.
+                return false;
+            }
             // Only given to a pCPU without a guest.
             Order::None | Order::Load | Order::Start | Order::Park => {}
         }
@@ -86,7 +90,8 @@ impl<V: VirtualCpu> Vcpu<V> {
                 self.cpu.start_up(&state, registers);
                 extended::clear_breakpoints();
                 self.is_fresh = true;
-                true
+                // A kick may have come while the local APIC was reset, when it is not kept for the next entry.
+                !self.has_news()
             }
             VcpuAction::Wait => {
                 self.record_pending(exit);

@@ -183,6 +183,11 @@ extern "C" fn on_rest(frame: &mut ExitFrame) -> ! {
 /// Called when the CPU refuses to enter the guest at all: its partition is stopped, and the way leads back when it has been
 /// started anew.
 extern "C" fn on_refused(frame: &mut ExitFrame) -> ! {
+    // SAFETY: the vCPU is this pCPU's alone since it was taken over.
+    if unsafe { &*frame.vcpu }.cpu.is_clear() {
+        // SAFETY: the frame is the one of this pCPU, and what lies on the stack below it is needed no longer.
+        unsafe { launch_again(frame) }
+    }
     refuse(frame);
     // SAFETY: the frame is the one of this pCPU.
     unsafe { enter_again(frame) }
@@ -192,6 +197,15 @@ extern "C" fn on_refused(frame: &mut ExitFrame) -> ! {
 extern "C" fn on_refused_launch(frame: &mut ExitFrame) -> ! {
     refuse(frame);
     // SAFETY: the frame is the one of this pCPU, and what lies on the stack below it is needed no longer.
+    unsafe { launch_again(frame) }
+}
+
+/// Enters the guest for the first time, from the depth of the stack.
+///
+/// # Safety
+/// As for [`enter_again`]; the VMCS is still clear.
+unsafe fn launch_again(frame: &mut ExitFrame) -> ! {
+    // SAFETY: by the contract above.
     unsafe { asm!("jmp {launch}", launch = sym launch, in("rdi") &raw mut *frame, options(noreturn)) }
 }
 

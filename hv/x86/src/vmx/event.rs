@@ -81,6 +81,13 @@ impl VmxVcpu {
         self.vmcs_mut().write(field::GUEST_INTERRUPTIBILITY_STATE, state.0);
     }
 
+    /// Ends the shadow of STI or MOV SS: what is delivered comes behind it. An entry with a step under way would else demand a
+    /// pending one, which an exit for a #DB does not leave (SDM vol. 3 section 27.3.1.5).
+    pub(super) fn end_shadow(&mut self) {
+        let state = self.interruptibility();
+        self.set_interruptibility(state.without_shadow());
+    }
+
     /// An entry will deliver something.
     pub(super) fn has_event(&self) -> bool {
         InterruptionInfo(self.vmcs().read(field::VM_ENTRY_INTERRUPTION_INFORMATION)).valid()

@@ -1,7 +1,7 @@
 //! Why the guest was left, in the terms that the handlers share.
 
-use partita_x86_policy::vmx::event::InterruptionInfo;
-use partita_x86_policy::vmx::exit::{VmxExit, reason};
+use partita_x86_policy::vmx::event::{EventKind, InterruptionInfo};
+use partita_x86_policy::vmx::exit::{InstructionError, VmxExit, reason};
 use partita_x86_policy::vmx::field;
 use partita_x86_policy::vmx::qualification::{CrAccess, Gpr};
 
@@ -52,8 +52,13 @@ impl VmxVcpu {
             VmxExit::NmiWindow => Exit::NmiWindow,
             VmxExit::Exception { vector: DEBUG_VECTOR } => {
                 self.restore_nmi_blocking();
-                let qualification = self.vmcs().read(field::EXIT_QUALIFICATION);
-                self.note_debug_exception(qualification);
+                self.end_shadow();
+                let info = InterruptionInfo(self.vmcs().read(field::VM_EXIT_INTERRUPTION_INFORMATION));
+                // INT1 leaves the debug registers alone.
+                if info.kind() == EventKind::HardwareException {
+                    let qualification = self.vmcs().read(field::EXIT_QUALIFICATION);
+                    self.note_debug_exception(qualification);
+                }
                 Exit::Debug
             }
             VmxExit::Exception { vector: ALIGNMENT_VECTOR } => {
@@ -70,9 +75,15 @@ impl VmxVcpu {
             VmxExit::TripleFault => Exit::Shutdown,
             VmxExit::HiddenInstruction => Exit::Absent,
             VmxExit::Rdpmc => Exit::Refused,
+            VmxExit::InvalidGuestState if self.wrap_rip() => Exit::ControlRegister,
             VmxExit::InvalidGuestState => Exit::InvalidState,
             _ => Exit::Other(self.vmcs().read(field::EXIT_REASON).into()),
         }
+    }
+
+    /// Whether an entry was refused because there has been none yet: the first one has failed, so that the next one is the first.
+    pub(super) fn is_clear(&self) -> bool {
+        self.vmcs().read(field::VM_INSTRUCTION_ERROR) == InstructionError::NOT_LAUNCHED.0
     }
 
     /// The CPU refused to try an entry.

@@ -9,6 +9,8 @@ use partita_x86_policy::io_breakpoint;
 use partita_x86_policy::msr::{MSRPM_LEN, MsrPolicy};
 use partita_x86_policy::ports::IoAccess;
 use partita_x86_policy::start_state::StartState;
+use partita_x86_policy::vmx::control::Entry;
+use partita_x86_policy::vmx::event::pending_debug::{BREAKPOINTS, ENABLED_BREAKPOINT};
 use partita_x86_policy::vmx::event::{EntryEvent, Interruptibility};
 use partita_x86_policy::vmx::field::{self, SegmentFields, segment};
 use partita_x86_policy::vmx::guest_state::AccessRights;
@@ -28,8 +30,11 @@ const KERNEL_GS_BASE: u32 = 0xC000_0102;
 const CR0_PE: u64 = 1;
 /// NW and CD: an exit would not take them back, and the hypervisor would run without caches.
 const CR0_CACHE: u64 = 0x6000_0000;
-/// VMXE and SMXE, whose features guests do not have.
-const CR4_HIDDEN: u64 = 1 << 13 | 1 << 14;
+/// Bits of CR4 whose features guests are shown (`partita_x86_policy::cpuid_features`); all others are reserved to them: VME to
+/// UMIP, FSGSBASE, PCIDE, OSXSAVE, SMEP, SMAP, PKE.
+const CR4_SHOWN: u64 = 0xFFF | 0b111 << 16 | 0b111 << 20;
+/// L of a code segment's access rights.
+const CODE_64: u32 = 1 << 13;
 const RFLAGS_TF: u64 = 1 << 8;
 const RFLAGS_RF: u64 = 1 << 16;
 const DR6_SINGLE_STEP: u64 = 1 << 14;
@@ -89,7 +94,7 @@ impl VmxVcpu {
 
     /// Bits of CR4 that the guest cannot change.
     pub(super) fn own_cr4(&self) -> u64 {
-        self.boot.capabilities.cr4.must_be_1 | CR4_HIDDEN
+        self.boot.capabilities.cr4.must_be_1 | !CR4_SHOWN
     }
 
     /// CR0 of the CPU for what the guest sees.
@@ -107,6 +112,20 @@ impl VmxVcpu {
     pub(super) fn next_rip(&self) -> u64 {
         let length = self.vmcs.read_present(field::VM_EXIT_INSTRUCTION_LENGTH);
         self.rip().wrapping_add(length.into())
+    }
+
+    /// Takes back the carry of a RIP that the hypervisor has moved over 4 GiB outside of 64-bit mode, where it wraps: an entry
+    /// refuses it (SDM vol. 3 section 27.3.1.4). `false` if there is none.
+    pub(super) fn wrap_rip(&mut self) -> bool {
+        let rip = self.rip();
+        let is_long =
+            Entry::from_bits_retain(self.vmcs.read(field::VM_ENTRY_CONTROLS)).contains(Entry::IA32E_MODE_GUEST);
+        let is_64_bit = is_long && self.vmcs.read(segment::CS.access_rights) & CODE_64 != 0;
+        if is_64_bit || rip >> 32 == 0 {
+            return false;
+        }
+        self.vmcs.write(field::GUEST_RIP, rip & 0xFFFF_FFFF);
+        true
     }
 
     /// Ends what the NMI handler asked for: that the next entry exits at once.
@@ -286,12 +305,14 @@ impl VirtualCpu for VmxVcpu {
     /// RF and TF: SDM vol. 3 section 18.3.1.4.
     #[cold]
     fn end_step(&mut self) {
-        let state = self.interruptibility();
-        self.set_interruptibility(state.without_shadow());
+        self.end_shadow();
         let rflags = self.vmcs.read(field::GUEST_RFLAGS);
         self.vmcs.write(field::GUEST_RFLAGS, rflags & !RFLAGS_RF);
         if rflags & RFLAGS_TF != 0 {
-            write_dr6(read_dr6() | DR6_SINGLE_STEP);
+            // Breakpoints on data that were met behind MOV SS wait with the step: an event that is delivered drops them.
+            let pending = self.vmcs.read(field::GUEST_PENDING_DEBUG_EXCEPTIONS);
+            let met = if pending & ENABLED_BREAKPOINT != 0 { pending & BREAKPOINTS } else { 0 };
+            write_dr6(read_dr6() | DR6_SINGLE_STEP | met);
             self.inject_exception(Exception::Debug);
         }
     }

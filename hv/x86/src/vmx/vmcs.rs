@@ -106,7 +106,8 @@ impl Vmcs {
         self.write(field::MSR_BITMAPS, maps.msr);
         self.write(field::VMCS_LINK_POINTER, NO_LINK);
         if controls.secondary.contains(Secondary::ENABLE_XSAVES) {
-            self.write(field::XSS_EXITING_BITMAP, 0);
+            // No guest has a bit of XSS: should one get there, its use exits.
+            self.write(field::XSS_EXITING_BITMAP, u64::MAX);
         }
         if controls.secondary.contains(Secondary::ENABLE_ENCLS_EXITING) {
             // SGX is hidden.

@@ -41,7 +41,8 @@ const fn taken_or_refused(is_taken: bool) -> Expected {
 fn expected(msr: u32, value: u64, old: u64) -> Option<Expected> {
     Some(match MsrPolicy::new(true).write(msr) {
         MsrWrite::Pass | MsrWrite::Icr => return None,
-        MsrWrite::Gp => REFUSED,
+        MsrWrite::Zero if value == 0 => return None,
+        MsrWrite::Gp | MsrWrite::Zero => REFUSED,
         MsrWrite::Ignore => IGNORED,
         MsrWrite::Lvt => lvt_write(value).map_or(REFUSED, |lvt| if lvt.refused { IGNORED } else { TAKEN }),
         MsrWrite::LvtTimer => taken_or_refused(lvt_timer_write(value).is_ok()),

@@ -7,6 +7,8 @@ use core::fmt;
 pub struct InstructionError(pub u32);
 
 impl InstructionError {
+    /// VMRESUME where VMLAUNCH has never succeeded.
+    pub const NOT_LAUNCHED: Self = Self(5);
     /// VM entry with invalid control fields, the event to deliver among them:
     /// [`GuestState::check_event`](crate::vmx::guest_state::GuestState::check_event) names the rule for that.
     pub const INVALID_CONTROLS: Self = Self(7);
