@@ -46,6 +46,9 @@ pub trait Arch: 'static {
     /// the target when the kick arrives.
     fn arch_smp_call_kick_pcpu(target: PcpuId);
 
+    /// Kicks to several pCPUs that go out together; `()` where each goes by itself.
+    type Kicks: Kicks;
+
     /// Whether this runs in NMI context, where SMP calls are refused.
     fn in_nmi_context() -> bool {
         false
@@ -68,4 +71,34 @@ pub trait Arch: 'static {
     fn smp_call_answered(target: PcpuId, kick_note: u8, stamps: &Stamps) {
         let _ = (target, kick_note, stamps);
     }
+}
+
+/// Kicks to several pCPUs that go out together, each as [`Arch::arch_smp_call_kick_pcpu`] says. None at first.
+pub trait Kicks: Default {
+    /// What [`Arch::kick_note`] says of pCPUs that are kicked together.
+    const NOTE: u8;
+
+    /// Adds one.
+    fn gather(&mut self, target: PcpuId);
+
+    /// Whether those that were gathered can be kicked together. `false` for none.
+    fn can_be_sent(&self) -> bool;
+
+    /// Kicks them all, if they can be.
+    fn send(self);
+}
+
+impl Kicks for () {
+    const NOTE: u8 = 0;
+
+    #[inline(always)]
+    fn gather(&mut self, _: PcpuId) {}
+
+    #[inline(always)]
+    fn can_be_sent(&self) -> bool {
+        false
+    }
+
+    #[inline(always)]
+    fn send(self) {}
 }

@@ -322,7 +322,8 @@ fn a_target_that_retires_with_a_call_in_its_mailbox_is_not_waited_for() {
 
 #[test]
 fn a_function_may_call_on_and_an_awaited_answer_is_not_overwritten() {
-    // 0 calls 1 and 2; 1's function calls 0 back, which then calls 2, whose answer to 0 is still awaited.
+    // 0 calls 1 and 3, which are kicked apart; 1's function calls 0 back, which then calls 3, whose answer to 0 is still
+    // awaited.
     fn outer(argument: u64) -> u64 {
         if Threads::pcpu() != PcpuId(1) {
             return note(argument);
@@ -334,11 +335,11 @@ fn a_function_may_call_on_and_an_awaited_answer_is_not_overwritten() {
     }
     fn inner(argument: u64) -> u64 {
         let calls = CALLS.get().unwrap();
-        // Wait until 2 has answered the outer call, so that its slot looks free.
-        while machine_slot_phase(2, 0) != Phase::Done {
+        // Wait until 3 has answered the outer call, so that its slot looks free.
+        while machine_slot_phase(3, 0) != Phase::Done {
             Threads::relax();
         }
-        let reply = calls.smp_call_function_single(PcpuId(2), note, argument + 1, ample()).unwrap();
+        let reply = calls.smp_call_function_single(PcpuId(3), note, argument + 1, ample()).unwrap();
         assert_eq!(reply, Reply::Busy);
         55
     }
@@ -346,6 +347,52 @@ fn a_function_may_call_on_and_an_awaited_answer_is_not_overwritten() {
         CALLS.get().unwrap().phase(PcpuId(target), PcpuId(caller)).unwrap()
     }
     static CALLS: std::sync::OnceLock<Calls> = std::sync::OnceLock::new();
+    let machine = Machine::new(4, 4);
+    CALLS.set(machine.calls()).unwrap();
+    let caller: Work = Box::new(|calls| {
+        let mut results = Vec::new();
+        let outcome = calls.smp_call_function(&set(&[1, 3]), outer, 10, ample(), |_, reply| {
+            if let Reply::Answered(told) = reply {
+                results.push(told.result);
+            }
+        });
+        assert!(outcome.unwrap().all_answered());
+        assert_eq!(results, [55, answer(10, PcpuId(3))]);
+    });
+    machine.run(vec![caller, idle(), idle(), idle()]);
+    assert_eq!(machine.ran(3), [10]);
+}
+
+#[test]
+fn a_function_may_call_who_has_answered_a_round_that_is_awaited() {
+    // 0 calls 1 and 2 in one round; 1's function calls 0 back, which then calls 2, whose answer to 0 is still awaited.
+    static HAS_ANSWERED: AtomicBool = AtomicBool::new(false);
+    static CALLS: std::sync::OnceLock<Calls> = std::sync::OnceLock::new();
+    fn outer(argument: u64) -> u64 {
+        if Threads::pcpu() != PcpuId(1) {
+            return note(argument);
+        }
+        match CALLS.get().unwrap().smp_call_function_single(PcpuId(0), inner, argument, ample()) {
+            Ok(Reply::Answered(told)) => told.result,
+            other => panic!("{other:?}"),
+        }
+    }
+    fn inner(argument: u64) -> u64 {
+        let calls = CALLS.get().unwrap();
+        let reply = loop {
+            match calls.smp_call_function_single(PcpuId(2), note, argument + 1, ample()).unwrap() {
+                // It has not ended the round.
+                Reply::Busy => Threads::relax(),
+                reply => break reply,
+            }
+        };
+        assert!(matches!(reply, Reply::Answered(told) if told.result == answer(11, PcpuId(2))), "{reply:?}");
+        HAS_ANSWERED.store(true, Ordering::SeqCst);
+        // Neither does a second round find the first one's place free: it goes by slots.
+        let outcome = calls.smp_call_function(&set(&[2]), note, argument + 2, ample(), |_, _| {}).unwrap();
+        assert!(outcome.all_answered());
+        55
+    }
     let machine = Machine::new(3, 3);
     CALLS.set(machine.calls()).unwrap();
     let caller: Work = Box::new(|calls| {
@@ -359,7 +406,8 @@ fn a_function_may_call_on_and_an_awaited_answer_is_not_overwritten() {
         assert_eq!(results, [55, answer(10, PcpuId(2))]);
     });
     machine.run(vec![caller, idle(), idle()]);
-    assert_eq!(machine.ran(2), [10]);
+    assert!(HAS_ANSWERED.load(Ordering::SeqCst));
+    assert_eq!(machine.ran(2), [10, 11, 12]);
 }
 
 #[test]
@@ -387,12 +435,15 @@ fn a_call_that_makes_no_sense_is_refused_before_anyone_is_asked() {
 
 #[test]
 fn storage_of_another_size_is_refused() {
-    use partita_core::smp_call::{Mailbox, Slot};
-    let mailboxes: Vec<Mailbox> = (0..2).map(|_| Mailbox::new()).collect();
-    let slots: Vec<Slot> = (0..5).map(|_| Slot::new()).collect();
-    let mailboxes: &'static [Mailbox] = mailboxes.leak();
-    let slots: &'static [Slot] = slots.leak();
-    assert!(Calls::new(mailboxes, &slots[..4]).is_some());
-    assert!(Calls::new(mailboxes, slots).is_none());
-    assert!(Calls::new(mailboxes, &slots[..3]).is_none());
+    use partita_core::smp_call::{Mailbox, ROUND_PCPUS_MAX, Round, Slot};
+    let mailboxes: &'static [Mailbox] = (0..ROUND_PCPUS_MAX + 1).map(|_| Mailbox::new()).collect::<Vec<_>>().leak();
+    let slots: &'static [Slot] = (0..Calls::slots_for(mailboxes.len())).map(|_| Slot::new()).collect::<Vec<_>>().leak();
+    let rounds: &'static [Round] = (0..3).map(|_| Round::new()).collect::<Vec<_>>().leak();
+    let fits = |slots_len: usize, rounds_len: usize| {
+        Calls::new(&mailboxes[..2], &slots[..slots_len], &rounds[..rounds_len]).is_some()
+    };
+    assert!(fits(4, 2));
+    assert!(!fits(5, 2) && !fits(3, 2) && !fits(4, 3) && !fits(4, 1));
+    // So many have no rounds.
+    assert!(Calls::new(mailboxes, slots, &[]).is_some() && Calls::new(mailboxes, slots, &rounds[..1]).is_none());
 }

@@ -6,7 +6,7 @@ use std::cell::Cell;
 
 use partita_core::arch::{Arch, PcpuId};
 use partita_core::pcpu_set::PcpuSet;
-use partita_core::smp_call::{Deadline, Mailbox, PcpuState, Slot, SmpCalls};
+use partita_core::smp_call::{Deadline, Mailbox, Round, Slot, SmpCalls};
 
 /// One thread that is pCPU 0, and for a moment another, at set looks at the clock.
 #[derive(Debug)]
@@ -19,6 +19,8 @@ thread_local! {
 }
 
 impl Arch for Scripted {
+    type Kicks = ();
+
     fn pcpu() -> PcpuId {
         PcpuId(ME.get())
     }
@@ -38,11 +40,12 @@ impl Arch for Scripted {
 }
 
 static MAILBOXES: [Mailbox; 3] = [const { Mailbox::new() }; 3];
+static ROUNDS: [Round; 3] = [const { Round::new() }; 3];
 static SLOTS: [Slot; 9] = [const { Slot::new() }; 9];
 
 fn as_pcpu(pcpu: u16, act: impl FnOnce(SmpCalls<'static, Scripted>)) {
     let before = ME.replace(pcpu);
-    act(SmpCalls::new(&MAILBOXES, &SLOTS).unwrap());
+    act(SmpCalls::new(&MAILBOXES, &SLOTS, &ROUNDS).unwrap());
     ME.set(before);
 }
 
@@ -51,10 +54,10 @@ fn who_went_away_and_came_back_is_not_late_because_another_is() {
     (0..3).for_each(|pcpu| as_pcpu(pcpu, |calls| calls.init_smp_call()));
     LOOKS.set(0);
     SCRIPT.set(|look| match look {
-        // pCPU 0 has seen pCPU 1 online, and is about to post.
-        2 => as_pcpu(1, |calls| calls.retire(PcpuState::Parked)),
+        // pCPU 0 has posted to pCPU 1, which goes without a look at it.
+        2 => as_pcpu(1, |calls| calls.stop_serving()),
         // pCPU 0 has withdrawn that call and waits for pCPU 2.
-        7 => as_pcpu(1, |calls| calls.init_smp_call()),
+        8 => as_pcpu(1, |calls| calls.init_smp_call()),
         _ => {}
     });
     as_pcpu(0, |calls| {

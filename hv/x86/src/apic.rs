@@ -15,6 +15,13 @@ pub fn send_nmi(apic_id: u32) {
     unsafe { apic::send_nmi(apic_id) };
 }
 
+/// Sends an NMI to the pCPUs that a logical destination names.
+#[inline(always)]
+pub fn send_nmi_logical(destination: u32) {
+    // SAFETY: as above: no other CPU takes part.
+    unsafe { apic::send_nmi_logical(destination) };
+}
+
 /// Sends the kick vector to one pCPU.
 #[inline(always)]
 pub fn send_kick_vector(apic_id: u32) {

@@ -1,7 +1,7 @@
 //! The architecture contract, answered by x86: see `partita_core::arch`.
 
-use partita_core::arch::{Arch, PcpuId};
-use partita_core::smp_call::{Inbox, Mailbox, Served, Slot, SmpCalls, Stamps};
+use partita_core::arch::{Arch, Kicks, PcpuId};
+use partita_core::smp_call::{Inbox, Mailbox, Round, Served, Slot, SmpCalls, Stamps};
 use partita_trace::event::Event;
 use partita_trace::histogram::HistogramId;
 use partita_trace::names::KickKind;
@@ -16,6 +16,8 @@ use crate::{apic, clock, trace};
 pub struct X86;
 
 impl Arch for X86 {
+    type Kicks = ClusterNmi;
+
     #[inline(always)]
     fn pcpu() -> PcpuId {
         percpu::private().id
@@ -64,6 +66,47 @@ impl Arch for X86 {
     fn smp_call_answered(target: PcpuId, kick_note: u8, stamps: &Stamps) {
         let kind = KickKind::from_raw(kick_note).unwrap_or(KickKind::Vector);
         trace_call(CallEnds { peer: target, kind, by_caller: true }, stamps);
+    }
+}
+
+/// One NMI to pCPUs of one cluster of x2APIC IDs: a logical destination (SDM vol. 3, "Logical Destination Mode in x2APIC
+/// Mode"). A guest that has its local APIC cannot change its logical ID, as it does not leave x2APIC mode.
+#[derive(Debug)]
+pub struct ClusterNmi {
+    /// What the destinations have together, and what each of them has.
+    any: u64,
+    all: u64,
+}
+
+impl ClusterNmi {
+    /// Bits of the pCPUs in a destination; what is above them has to be the same for all.
+    const PCPUS: u64 = 0xFFFF;
+}
+
+impl Default for ClusterNmi {
+    fn default() -> Self {
+        Self { any: 0, all: u64::MAX }
+    }
+}
+
+impl Kicks for ClusterNmi {
+    const NOTE: u8 = KickKind::Nmi as u8;
+
+    #[inline(always)]
+    fn gather(&mut self, target: PcpuId) {
+        let destination = percpu::public(target).nmi_destination();
+        self.any |= destination;
+        self.all &= destination | Self::PCPUS;
+    }
+
+    #[inline(always)]
+    fn can_be_sent(&self) -> bool {
+        (self.any ^ self.all) & !Self::PCPUS == 0 && self.any & percpu::HAS_NMI_DESTINATION != 0
+    }
+
+    #[inline(always)]
+    fn send(self) {
+        apic::send_nmi_logical(self.any as u32);
     }
 }
 
@@ -124,8 +167,8 @@ pub fn kick(target: PcpuId) {
 static CALLS: Once<SmpCalls<'static, X86>> = Once::new();
 
 /// Sets the storage of SMP calls up, once, on the boot pCPU. Returns whether the storage has the right size.
-pub fn set_up_calls(mailboxes: &'static [Mailbox], slots: &'static [Slot]) -> bool {
-    SmpCalls::new(mailboxes, slots).map(|calls| CALLS.call_once(|| calls)).is_some()
+pub fn set_up_calls(mailboxes: &'static [Mailbox], slots: &'static [Slot], rounds: &'static [Round]) -> bool {
+    SmpCalls::new(mailboxes, slots, rounds).map(|calls| CALLS.call_once(|| calls)).is_some()
 }
 
 /// The machine's SMP calls; `None` before [`set_up_calls`].

@@ -2,13 +2,14 @@
 
 use core::mem::{align_of, size_of};
 
-use partita_core::smp_call::{Mailbox, Slot};
+use partita_core::smp_call::{Mailbox, Round, Slot, SmpCalls};
 use partita_core::system::SystemConfig;
 use partita_trace::layout::{RegionSpec, WriterKind};
 use partita_trace::ring::SLOT_LEN;
 use partita_x86_policy::msr::MSRPM_LEN;
 use partita_x86_policy::ports::IOPM_LEN;
 
+use crate::arch::X86;
 use crate::cpu::percpu::BLOCK_LEN;
 use crate::memory::nested;
 use crate::memory::pool::PAGE;
@@ -37,7 +38,9 @@ const TABLE_REACH: u64 = 2 << 20;
 
 /// Bytes that the hypervisor wants for itself, besides its image. It also maps the bundle, of `bundle` bytes.
 pub fn pool_bytes(config: &SystemConfig, pcpus: usize, bundle: u64) -> u64 {
-    let calls = pcpus * (size_of::<Mailbox>() + align_of::<Mailbox>()) + pcpus * pcpus * size_of::<Slot>();
+    let calls = pcpus * (size_of::<Mailbox>() + align_of::<Mailbox>())
+        + SmpCalls::<X86>::slots_for(pcpus) * size_of::<Slot>()
+        + SmpCalls::<X86>::rounds_for(pcpus) * size_of::<Round>();
     let bytes = region_spec(config, pcpus, 0).len()
         + pcpus * (BLOCK_LEN + PCPU_PAGES * PAGE)
         + calls

@@ -102,6 +102,8 @@ pub enum Refusal {
         pcpu: u16,
         /// Its x2APIC ID.
         apic_id: u32,
+        /// What, if that is more than being told apart from the boot pCPU.
+        missing: Option<Missing>,
     },
     /// A partition could not be started.
     Life(LifeError),
@@ -155,10 +157,13 @@ impl Display for Refusal {
             Self::PcpuSilent { pcpu, apic_id } => {
                 write!(f, "pCPU {pcpu} (x2APIC ID {apic_id}) came up, but answers no kick within its deadline")
             }
-            Self::PcpuUnfit { pcpu, apic_id } => write!(
+            Self::PcpuUnfit { pcpu, apic_id, missing: Some(missing) } => {
+                write!(f, "pCPU {pcpu} (x2APIC ID {apic_id}) is not as the boot CPU: {missing}")
+            }
+            Self::PcpuUnfit { pcpu, apic_id, missing: None } => write!(
                 f,
-                "pCPU {pcpu} (x2APIC ID {apic_id}) lacks x2APIC, SVM or nested paging, which the boot CPU has, or its SVM is \
-                 disabled; see the firmware's set-up"
+                "pCPU {pcpu} (x2APIC ID {apic_id}) has not all of SVM or VMX that the boot CPU has, or cannot switch it on; \
+                 update the firmware, or use pCPUs of one kind"
             ),
             Self::Life(error) => write!(f, "a partition cannot be started: {error}"),
             Self::PcpuLate { pcpu } => write!(f, "pCPU {pcpu} did not take its vCPU within its deadline"),

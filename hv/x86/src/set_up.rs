@@ -10,7 +10,7 @@ use partita_core::smp_call::SmpCalls;
 use partita_core::system::PARTITIONS_MAX;
 use partita_trace::event::Event;
 use partita_trace::layout::{REGION_ALIGN, Region};
-use partita_x86_policy::capabilities::{Backend, Virtualization};
+use partita_x86_policy::capabilities::{Backend, Missing, Virtualization};
 use spin::Once;
 
 use crate::arch::{X86, calls, set_up_calls};
@@ -96,7 +96,9 @@ impl Hypervisor {
         // SAFETY: zeroed mailboxes and slots are idle ones, as their crate says.
         let (mailboxes, slots) =
             unsafe { (carve_zeroed(&mut pool, count)?, carve_zeroed(&mut pool, SmpCalls::<X86>::slots_for(count))?) };
-        if !set_up_calls(mailboxes, slots) {
+        // SAFETY: so are rounds.
+        let rounds = unsafe { carve_zeroed(&mut pool, SmpCalls::<X86>::rounds_for(count))? };
+        if !set_up_calls(mailboxes, slots, rounds) {
             return Err(Refusal::TooLarge("pCPUs"));
         }
 
@@ -176,18 +178,24 @@ impl Hypervisor {
         };
         let apic_id = percpu::public(pcpu).apic_id();
         match percpu::public(pcpu).progress() {
-            Progress::Unfit => Err(Refusal::PcpuUnfit { pcpu: pcpu.0, apic_id }),
+            Progress::Unfit => Err(Refusal::PcpuUnfit { pcpu: pcpu.0, apic_id, missing: UNFIT.get().copied() }),
             _ if online => Ok(()),
             _ => Err(Refusal::PcpuDead { pcpu: pcpu.0, apic_id }),
         }
     }
 }
 
+/// What the first unfit pCPU lacks; there is no second one, as it ends the start.
+static UNFIT: Once<Missing> = Once::new();
+
 /// First Rust code of a pCPU other than the boot one: it gets ready, says so, and serves until it gets a vCPU.
 extern "C" fn application_main<V: VirtualCpu>(_pcpu: u64) -> ! {
     idt::load();
     let public = percpu::public(percpu::private().id);
-    let is_fit = matches!((features::virtualization(), BOOT.get()), (Ok(own), Some(boot)) if own.covers(boot));
+    let own = features::virtualization().inspect_err(|missing| {
+        UNFIT.call_once(|| *missing);
+    });
+    let is_fit = matches!((own, BOOT.get()), (Ok(own), Some(boot)) if own.covers(boot));
     apic::enable();
     // SAFETY: this pCPU has the extension, as was checked; the page is its alone.
     if !is_fit || !unsafe { V::enable(percpu::private().host_save.get()) } {

@@ -2,19 +2,26 @@
 
 use core::marker::PhantomData;
 
-use super::mailbox::{Mailbox, PENDING_BITS, PcpuState};
+use super::go_round::Call;
+use super::mailbox::{LOOSE_ROUND, LOOSE_SLOTS, Mailbox, PENDING_BITS, PcpuState};
 use super::reply::{Answer, CallError, CallOutcome, Deadline, PostOutcome, Reply, Stamps, put};
+use super::round::{self, ROUND_PCPUS_MAX, Round};
 use super::serve::Inbox;
-use super::slot::{Ended, Function, Phase, Slot};
+use super::slot::{Function, Phase, Slot};
+use super::target::{Ask, Settled, Target};
 use crate::arch::{Arch, PcpuId};
 use crate::pcpu_set::{PCPUS_MAX, PcpuSet};
 
 /// The SMP calls of a machine, over storage that the architecture owns.
 #[derive(Debug)]
 pub struct SmpCalls<'a, A> {
-    mailboxes: &'a [Mailbox],
+    pub(super) mailboxes: &'a [Mailbox],
     /// Row by row, one for each target, and in it one slot for each caller.
     slots: &'a [Slot],
+    /// One for each caller, on a machine of at most [`ROUND_PCPUS_MAX`] pCPUs.
+    rounds: &'a [Round],
+    /// All that there are.
+    all: PcpuSet,
     arch: PhantomData<fn() -> A>,
 }
 
@@ -26,96 +33,25 @@ impl<A> Clone for SmpCalls<'_, A> {
 
 impl<A> Copy for SmpCalls<'_, A> {}
 
-/// One target, as its caller sees it.
-#[derive(Clone, Copy)]
-struct Target<'a> {
-    pcpu: PcpuId,
-    mailbox: &'a Mailbox,
-    slot: &'a Slot,
-}
-
-/// How the wait for a target stands.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Settled {
-    /// It goes on.
-    No,
-    /// It is over.
-    Over,
-    /// It is over because the target serves no longer, whatever it does until the wait for others is over.
-    Unreachable,
-}
-
-impl Target<'_> {
-    #[inline]
-    fn is_online(&self) -> bool {
-        self.mailbox.state() == PcpuState::Online
-    }
-
-    /// Posts and kicks; `Err` says why not.
-    #[inline]
-    fn ask<A: Arch>(&self, me: PcpuId, function: Function, argument: u64, awaited: bool) -> Result<(), Reply> {
-        if !self.is_online() {
-            return Err(Reply::Unreachable);
-        }
-        if !self.slot.post(function, argument, awaited, A::now()) {
-            return Err(Reply::Busy);
-        }
-        self.mailbox.mark_pending(me.index());
-        self.slot.note_kick(A::kick_note(self.pcpu), A::now());
-        A::arch_smp_call_kick_pcpu(self.pcpu);
-        Ok(())
-    }
-
-    /// How the wait stands. Withdraws a call that its target will not begin in time: because the deadline has come
-    /// (`expired`), or because the target serves no longer.
-    #[inline]
-    fn settle(&self, expired: bool) -> Settled {
-        match self.slot.phase() {
-            Phase::Idle | Phase::Done => Settled::Over,
-            Phase::Posted if !expired && !self.is_online() && self.slot.withdraw() => Settled::Unreachable,
-            // If the withdrawal fails, the target has just begun, even one that came back just now.
-            Phase::Posted if expired => {
-                self.slot.withdraw();
-                Settled::Over
-            }
-            // One that has stopped for a fault will not finish it.
-            Phase::Running if expired || self.mailbox.state() == PcpuState::Stopped => Settled::Over,
-            Phase::Posted | Phase::Running => Settled::No,
-        }
-    }
-
-    /// Ends the wait for a call that has settled, and says how.
-    #[inline]
-    fn collect<A: Arch>(&self, expired: bool) -> Reply {
-        let kick_note = self.slot.kick_note();
-        let reply = match self.slot.end_wait() {
-            Ended::Answered(mut answer) => {
-                answer.seen = A::now();
-                A::smp_call_answered(self.pcpu, kick_note, &answer.stamps);
-                return Reply::Answered(answer);
-            }
-            Ended::Withdrawn if !expired || !self.is_online() => return Reply::Unreachable,
-            Ended::Withdrawn => Reply::Late,
-            Ended::Running => Reply::LateRunning,
-        };
-        self.mailbox.count_late();
-        reply
-    }
-}
-
 impl<'a, A: Arch> SmpCalls<'a, A> {
     /// How many slots a machine of so many pCPUs needs. It needs a mailbox for each pCPU.
     pub const fn slots_for(pcpus: usize) -> usize {
         pcpus * pcpus
     }
 
+    /// How many rounds it needs.
+    pub const fn rounds_for(pcpus: usize) -> usize {
+        if pcpus <= ROUND_PCPUS_MAX { pcpus } else { 0 }
+    }
+
     /// SMP calls among as many pCPUs as there are mailboxes, at most [`PCPUS_MAX`], all offline. The storage is new or
-    /// zeroed. `None` if there are not [`Self::slots_for`] them slots.
-    pub const fn new(mailboxes: &'a [Mailbox], slots: &'a [Slot]) -> Option<Self> {
-        if mailboxes.len() > PCPUS_MAX || slots.len() != Self::slots_for(mailboxes.len()) {
+    /// zeroed. `None` if there are not [`Self::slots_for`] them slots, and [`Self::rounds_for`] them rounds.
+    pub const fn new(mailboxes: &'a [Mailbox], slots: &'a [Slot], rounds: &'a [Round]) -> Option<Self> {
+        let count = mailboxes.len();
+        if count > PCPUS_MAX || slots.len() != Self::slots_for(count) || rounds.len() != Self::rounds_for(count) {
             return None;
         }
-        Some(Self { mailboxes, slots, arch: PhantomData })
+        Some(Self { mailboxes, slots, rounds, all: PcpuSet::first(count), arch: PhantomData })
     }
 
     /// How many pCPUs there are.
@@ -170,7 +106,12 @@ impl<'a, A: Arch> SmpCalls<'a, A> {
 
     /// Where the last call of `caller` to `target` is, for anyone to see.
     pub fn phase(&self, target: PcpuId, caller: PcpuId) -> Option<Phase> {
-        self.inbox(target)?.slots.get(caller.index()).map(Slot::phase)
+        let slot = self.inbox(target)?.slots.get(caller.index()).map(Slot::phase);
+        match self.rounds.get(caller.index()).map(|round| round.stands(target.index())) {
+            Some((true, _)) => Some(Phase::Posted),
+            Some((_, true)) => Some(Phase::Running),
+            _ => slot,
+        }
     }
 
     /// What a pCPU needs to serve its calls without looking anything up: taken once, used on each exit.
@@ -179,7 +120,7 @@ impl<'a, A: Arch> SmpCalls<'a, A> {
         let first = pcpu.index().checked_mul(count)?;
         let slots = self.slots.get(first..first.checked_add(count)?)?;
         let few_slots = if count <= PENDING_BITS { slots } else { &[] };
-        Some(Inbox { mailbox: self.mailbox(pcpu)?, slots, few_slots, arch: PhantomData })
+        Some(Inbox { pcpu, mailbox: self.mailbox(pcpu)?, slots, few_slots, rounds: self.rounds, arch: PhantomData })
     }
 
     /// Whether `pcpu` may have calls to serve. See [`Inbox::has_pending`].
@@ -199,43 +140,71 @@ impl<'a, A: Arch> SmpCalls<'a, A> {
     /// the wait is over.
     ///
     /// While it waits, this pCPU serves calls made to it. Such a function may call in turn; a target that the outer
-    /// call has asked is [`Reply::Busy`] for it.
+    /// call has asked can be [`Reply::Busy`] for it.
     ///
     /// # Errors
     /// See [`CallError`]; then no target was asked.
+    #[inline(never)]
     pub fn smp_call_function(
         &self,
         targets: &PcpuSet,
         function: Function,
         argument: u64,
         deadline: Deadline,
-        mut on_reply: impl FnMut(PcpuId, &Reply),
+        on_reply: impl FnMut(PcpuId, &Reply),
     ) -> Result<CallOutcome, CallError> {
-        let (me, inbox) = self.caller(targets, Some(deadline))?;
+        let (me, posted) = self.caller(targets, Some(deadline))?;
+        let all = targets.low_word();
+        let asked = all & !round::bit(me.index());
+        if let Some(round) = self.rounds.get(me.index())
+            && let Some(mailbox) = self.mailbox(me)
+            && let Some(kicks) = self.kicks_of_round(me, mailbox, round, asked)
+        {
+            return Ok(self.go_round(
+                me,
+                Call { mailbox, round, asked, all, kicks, function, argument, posted, deadline },
+                on_reply,
+            ));
+        }
+        let ask = Ask { function, argument, awaited: true, posted };
+        Ok(self.call_each(me, targets, &ask, deadline, on_reply))
+    }
+
+    /// The same, each target by its slot and with a kick of its own.
+    #[inline(never)]
+    fn call_each(
+        &self,
+        me: PcpuId,
+        targets: &PcpuSet,
+        ask: &Ask,
+        deadline: Deadline,
+        mut on_reply: impl FnMut(PcpuId, &Reply),
+    ) -> CallOutcome {
         // Those who were not asked are few, if any.
         let (mut others, mut busy) = (PcpuSet::EMPTY, PcpuSet::EMPTY);
-        self.for_each_target(me, targets, |target| {
-            if let Err(reply) = target.ask::<A>(me, function, argument, true) {
+        for target in targets.iter().filter_map(|pcpu| self.other(me, pcpu)) {
+            if let Err(reply) = self.ask(me, &target, ask) {
                 not_asked(target.pcpu, reply, &mut others, &mut busy);
             }
-        });
+        }
         let asked = targets.difference(&others);
         // The others are at work already.
-        let own = targets.contains(me).then(|| run_here::<A>(function, argument));
-        let (expired, gone) = self.wait(me, inbox, &asked, deadline);
+        let own = targets.contains(me).then(|| run_here::<A>(ask.function, ask.argument));
+        let mut gone = PcpuSet::EMPTY;
+        let expired = self.wait(me, &asked, deadline, &mut gone);
         let mut outcome = CallOutcome { ended: A::now(), ..CallOutcome::default() };
 
         for pcpu in targets {
             let reply = match (own, self.target(me, pcpu)) {
                 (Some(own), _) if pcpu == me => Reply::Answered(own),
-                (_, Some(target)) if asked.contains(pcpu) => target.collect::<A>(expired && !gone.contains(pcpu)),
+                (_, Some(target)) if asked.contains(pcpu) => self.collect(me, &target, expired && !gone.contains(pcpu)),
                 _ if busy.contains(pcpu) => Reply::Busy,
                 _ => Reply::Unreachable,
             };
             outcome.note(pcpu, &reply);
             on_reply(pcpu, &reply);
         }
-        Ok(outcome)
+        outcome
     }
 
     /// [`Self::smp_call_function`] for one target, with less to do before the kick.
@@ -249,19 +218,19 @@ impl<'a, A: Arch> SmpCalls<'a, A> {
         argument: u64,
         deadline: Deadline,
     ) -> Result<Reply, CallError> {
-        let (me, inbox) = self.caller_of_one(Some(deadline))?;
+        let (me, posted) = self.caller_of_one(Some(deadline))?;
         if target == me {
             return Ok(Reply::Answered(run_here::<A>(function, argument)));
         }
         let target = self.target(me, target).ok_or(CallError::NoSuchPcpu { pcpu: target, count: self.pcpus() })?;
-        if let Err(reply) = target.ask::<A>(me, function, argument, true) {
+        if let Err(reply) = self.ask(me, &target, &Ask { function, argument, awaited: true, posted }) {
             return Ok(reply);
         }
         let mut expired = false;
         while target.settle(expired) == Settled::No {
-            expired = wait_a_turn(inbox, deadline);
+            expired = self.wait_a_turn(me, deadline);
         }
-        Ok(target.collect::<A>(expired))
+        Ok(self.collect(me, &target, expired))
     }
 
     /// Has all `targets` run `function(argument)`, and does not wait. This pCPU may be one of them; it runs the function
@@ -276,16 +245,18 @@ impl<'a, A: Arch> SmpCalls<'a, A> {
         function: Function,
         argument: u64,
     ) -> Result<PostOutcome, CallError> {
-        let (me, _) = self.caller(targets, None)?;
+        let (me, posted) = self.caller(targets, None)?;
+        let ask = Ask { function, argument, awaited: false, posted };
         let mut outcome = PostOutcome::default();
-        self.for_each_target(me, targets, |target| {
-            let set = match target.ask::<A>(me, function, argument, false) {
+        self.has_loose_slots(me);
+        for target in targets.iter().filter_map(|pcpu| self.other(me, pcpu)) {
+            let set = match self.ask(me, &target, &ask) {
                 Ok(()) => &mut outcome.accepted,
                 Err(Reply::Unreachable) => &mut outcome.unreachable,
                 Err(_) => &mut outcome.busy,
             };
             put(set, target.pcpu);
-        });
+        }
         if targets.contains(me) {
             run_here::<A>(function, argument);
             put(&mut outcome.accepted, me);
@@ -293,83 +264,119 @@ impl<'a, A: Arch> SmpCalls<'a, A> {
         Ok(outcome)
     }
 
-    /// Checks what can be checked before anyone is asked.
-    fn caller(&self, targets: &PcpuSet, deadline: Option<Deadline>) -> Result<(PcpuId, Inbox<'a, A>), CallError> {
+    /// Checks what can be checked before anyone is asked. Returns the caller, and the time.
+    #[inline(always)]
+    fn caller(&self, targets: &PcpuSet, deadline: Option<Deadline>) -> Result<(PcpuId, u64), CallError> {
         if targets.is_empty() {
             return Err(CallError::EmptySet);
         }
-        let count = self.pcpus();
-        if targets.last().is_some_and(|last| last.index() >= count) {
-            let beyond = targets.difference(&PcpuSet::first(count)).iter().next();
-            return beyond.map_or(Err(CallError::EmptySet), |pcpu| Err(CallError::NoSuchPcpu { pcpu, count }));
+        let beyond = targets.difference(&self.all);
+        if !beyond.is_empty() {
+            let no_such = |pcpu| CallError::NoSuchPcpu { pcpu, count: self.pcpus() };
+            return Err(beyond.iter().next().map_or(CallError::EmptySet, no_such));
         }
         self.caller_of_one(deadline)
     }
 
-    #[inline]
-    fn caller_of_one(&self, deadline: Option<Deadline>) -> Result<(PcpuId, Inbox<'a, A>), CallError> {
+    #[inline(always)]
+    fn caller_of_one(&self, deadline: Option<Deadline>) -> Result<(PcpuId, u64), CallError> {
         if A::in_nmi_context() {
             return Err(CallError::NmiContext);
         }
-        if let Some(deadline) = deadline {
-            let now = A::now();
-            if deadline.has_passed(now) {
-                return Err(CallError::DeadlinePassed { deadline, now });
-            }
+        let now = A::now();
+        if let Some(deadline) = deadline
+            && deadline.has_passed(now)
+        {
+            return Err(CallError::DeadlinePassed { deadline, now });
         }
         let me = A::pcpu();
-        let inbox = self.inbox(me).ok_or(CallError::NoSuchPcpu { pcpu: me, count: self.pcpus() })?;
-        Ok((me, inbox))
+        if me.index() >= self.pcpus() {
+            return Err(CallError::NoSuchPcpu { pcpu: me, count: self.pcpus() });
+        }
+        Ok((me, now))
     }
 
     #[inline]
-    fn target(&self, me: PcpuId, pcpu: PcpuId) -> Option<Target<'a>> {
+    pub(super) fn target(&self, me: PcpuId, pcpu: PcpuId) -> Option<Target<'a>> {
         let mailbox = self.mailboxes.get(pcpu.index())?;
         let slot = self.slots.get(pcpu.index() * self.pcpus() + me.index())?;
         Some(Target { pcpu, mailbox, slot })
     }
 
-    /// Goes to the members of `targets` other than this pCPU.
+    /// Posts to one target's slot and kicks; `Err` says why not.
     #[inline(always)]
-    fn for_each_target(&self, me: PcpuId, targets: &PcpuSet, mut visit: impl FnMut(Target<'a>)) {
-        targets.for_each(|pcpu| {
-            if let Some(target) = self.target(me, pcpu)
-                && pcpu != me
-            {
-                visit(target);
-            }
-        });
+    fn ask(&self, me: PcpuId, target: &Target<'_>, ask: &Ask) -> Result<(), Reply> {
+        if self.mailbox(me).is_some_and(|own| own.loose() & LOOSE_ROUND != 0) && self.is_left(me, target.pcpu) {
+            return Err(Reply::Busy);
+        }
+        target.ask::<A>(me, ask)
     }
 
-    /// Waits until all that were asked have settled; returns whether the deadline has come, and who retired before. One
+    /// Notes that a call to a slot of this caller's may outlast its wait for it.
+    fn has_loose_slots(&self, me: PcpuId) {
+        if let Some(own) = self.mailbox(me) {
+            own.set_loose(own.loose() | LOOSE_SLOTS);
+        }
+    }
+
+    /// Collects what a target's slot says, and notes if that is not the end of it.
+    #[inline(always)]
+    fn collect(&self, me: PcpuId, target: &Target<'_>, expired: bool) -> Reply {
+        let reply = target.collect::<A>(expired);
+        if reply == Reply::LateRunning {
+            self.has_loose_slots(me);
+        }
+        reply
+    }
+
+    /// Whether an online target has not ended what it was asked in this pCPU's round.
+    #[cold]
+    fn is_left(&self, me: PcpuId, target: PcpuId) -> bool {
+        let left = self.rounds.get(me.index()).map_or(0, Round::left);
+        left & round::bit(target.index()) != 0 && self.state(target) == PcpuState::Online
+    }
+
+    /// The target, if it is another one than this pCPU.
+    fn other(&self, me: PcpuId, pcpu: PcpuId) -> Option<Target<'a>> {
+        if pcpu == me { None } else { self.target(me, pcpu) }
+    }
+
+    /// Waits until all that were asked have settled; returns whether the deadline has come, and notes who retired before. One
     /// after the other: the wait is over when the last one has settled, whichever that is, and all settle when the deadline
     /// has come.
-    fn wait(&self, me: PcpuId, inbox: Inbox<'a, A>, asked: &PcpuSet, deadline: Deadline) -> (bool, PcpuSet) {
+    #[inline(always)]
+    fn wait(&self, me: PcpuId, asked: &PcpuSet, deadline: Deadline, gone: &mut PcpuSet) -> bool {
         let mut expired = false;
-        let mut gone = PcpuSet::EMPTY;
-        self.for_each_target(me, asked, |target| {
+        for target in asked.iter().filter_map(|pcpu| self.other(me, pcpu)) {
             loop {
                 match target.settle(expired) {
-                    Settled::No => expired = wait_a_turn(inbox, deadline),
+                    Settled::No => expired = self.wait_a_turn(me, deadline),
                     Settled::Over => break,
-                    Settled::Unreachable => break note_gone(target.pcpu, &mut gone),
+                    Settled::Unreachable => break note_gone(target.pcpu, gone),
                 }
             }
-        });
-        (expired, gone)
+        }
+        expired
     }
-}
 
-/// One turn of a wait: serves what is asked of this pCPU, so that callers who call each other both get their answer.
-/// `true` if the deadline has come.
-#[inline]
-fn wait_a_turn<A: Arch>(inbox: Inbox<'_, A>, deadline: Deadline) -> bool {
-    let now = A::now();
-    if inbox.has_pending() {
-        inbox.handle_smp_call(now);
+    /// [`Self::handle_smp_call`], kept apart so that a wait in which nobody calls this pCPU prepares nothing for it.
+    #[cold]
+    #[inline(never)]
+    fn serve_others(&self, now: u64) {
+        self.handle_smp_call(now);
     }
-    A::relax();
-    deadline.has_passed(now)
+
+    /// One turn of a wait: serves what is asked of this pCPU, so that callers who call each other both get their answer.
+    /// `true` if the deadline has come.
+    #[inline(always)]
+    pub(super) fn wait_a_turn(&self, me: PcpuId, deadline: Deadline) -> bool {
+        let now = A::now();
+        if self.has_pending(me) {
+            self.serve_others(now);
+        }
+        A::relax();
+        deadline.has_passed(now)
+    }
 }
 
 /// Notes a target that was not asked, and whether it was busy.
@@ -387,7 +394,7 @@ fn note_gone(target: PcpuId, gone: &mut PcpuSet) {
 }
 
 /// A call to oneself.
-fn run_here<A: Arch>(function: Function, argument: u64) -> Answer {
+pub(super) fn run_here<A: Arch>(function: Function, argument: u64) -> Answer {
     let run = A::now();
     let result = function(argument);
     let done = A::now();

@@ -1,5 +1,7 @@
 //! A target's mailbox: who may have asked something, and whether the target serves at all.
 
+use super::round::{ROUND_PCPUS_MAX, Round};
+use crate::arch::PcpuId;
 use crate::sync::{AtomicU8, AtomicU64, Ordering, const_unless_loom};
 
 /// Whether a pCPU serves SMP calls.
@@ -27,8 +29,14 @@ impl core::fmt::Display for PcpuState {
     }
 }
 
-/// Bits of the pending word. Callers beyond share them: bit `n` is for the callers `n`, `n + 64`, `n + 128`, ...
+/// Bits of the pending word. Callers beyond share them: bit `n` is for the callers `n`, `n + 64`, `n + 128`, ... On a machine of
+/// no more than [`ROUND_PCPUS_MAX`] pCPUs, bit `n` is for the slot of caller `n`, and bit `n + 32` for its round.
 pub(super) const PENDING_BITS: usize = u64::BITS as usize;
+
+/// Somebody may be left of a caller's round.
+pub(super) const LOOSE_ROUND: u8 = 1 << 0;
+/// A target may not be over with what it was asked by its slot, and nobody waits for.
+pub(super) const LOOSE_SLOTS: u8 = 1 << 1;
 
 /// A target's mailbox: one cache line. Its slots are apart, one for each caller.
 ///
@@ -42,6 +50,8 @@ pub struct Mailbox {
     /// Calls that this target let pass their deadline.
     late: AtomicU64,
     state: AtomicU8,
+    /// The pCPU's own, as a caller: what of its calls may not be over, [`LOOSE_ROUND`] and [`LOOSE_SLOTS`].
+    loose: AtomicU8,
 }
 
 #[cfg(not(loom))]
@@ -51,7 +61,7 @@ impl Mailbox {
     const_unless_loom! {
         /// An empty mailbox of a pCPU that is offline.
         pub fn new() -> Self {
-            Self { pending: AtomicU64::new(0), late: AtomicU64::new(0), state: AtomicU8::new(0) }
+            Self { pending: AtomicU64::new(0), late: AtomicU64::new(0), state: AtomicU8::new(0), loose: AtomicU8::new(0) }
         }
     }
 
@@ -61,6 +71,25 @@ impl Mailbox {
         // Release: a target that sees the bit sees the slot posted. What makes the bit visible before the kick
         // arrives is the kick's business (`Arch::arch_smp_call_kick_pcpu`).
         self.pending.fetch_or(1 << (caller % PENDING_BITS), Ordering::Release);
+    }
+
+    /// Caller: marks its round as worth a look, on a machine with rounds, whose callers' slots leave bits for them.
+    #[inline(always)]
+    pub(super) fn mark_round(&self, caller: usize) {
+        // Release: as above.
+        self.pending.fetch_or(1 << (ROUND_PCPUS_MAX + caller % ROUND_PCPUS_MAX), Ordering::Release);
+    }
+
+    /// Caller: what of its calls may not be over, besides a call to one that it waits for.
+    #[inline(always)]
+    pub(super) fn loose(&self) -> u8 {
+        self.loose.load(Ordering::Relaxed)
+    }
+
+    /// Caller: notes that.
+    #[inline(always)]
+    pub(super) fn set_loose(&self, loose: u8) {
+        self.loose.store(loose, Ordering::Relaxed);
     }
 
     /// Target: whether anyone may have asked something.
@@ -133,6 +162,28 @@ impl Callers {
         }
         // Without a bit, this is no slot's number.
         slots.get(self.bits.trailing_zeros() as usize)
+    }
+
+    /// The one round that is worth a look, if there is only one and nothing else, and its caller.
+    #[inline(always)]
+    pub(super) fn only_round<'r>(&self, rounds: &'r [Round]) -> Option<(PcpuId, &'r Round)> {
+        if self.bits & self.bits.wrapping_sub(1) != 0 {
+            return None;
+        }
+        let caller = (self.bits.trailing_zeros() as usize).checked_sub(ROUND_PCPUS_MAX)?;
+        Some((PcpuId(caller as u16), rounds.get(caller)?))
+    }
+
+    /// Those whose round is worth a look, on a machine with rounds.
+    #[inline(always)]
+    pub(super) fn rounds(&self) -> impl Iterator<Item = usize> {
+        let mut bits = self.bits >> ROUND_PCPUS_MAX;
+        core::iter::from_fn(move || {
+            let caller = bits.trailing_zeros() as usize;
+            let is_there = bits != 0;
+            bits &= bits.wrapping_sub(1);
+            is_there.then_some(caller)
+        })
     }
 
     /// Goes to the slots that are worth a look among `slots`, each at most once.

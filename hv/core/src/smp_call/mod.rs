@@ -15,15 +15,19 @@
 //! - **Never hangs**: targets that do not serve are reported at once, late ones at the deadline.
 
 mod call;
+mod go_round;
 mod mailbox;
 #[cfg(all(test, not(loom)))]
 mod model;
 mod reply;
+mod round;
 mod serve;
 mod slot;
+mod target;
 
 pub use call::SmpCalls;
 pub use mailbox::{Mailbox, PcpuState};
 pub use reply::{Answer, CallError, CallOutcome, DEFAULT_DEADLINE_MS, Deadline, PostOutcome, Reply, Served, Stamps};
+pub use round::{ROUND_PCPUS_MAX, Round};
 pub use serve::Inbox;
 pub use slot::{Function, Phase, Slot};

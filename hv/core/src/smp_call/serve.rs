@@ -4,17 +4,21 @@ use core::marker::PhantomData;
 
 use super::mailbox::{Callers, Mailbox};
 use super::reply::Served;
+use super::round::Round;
 use super::slot::Slot;
 use crate::arch::{Arch, PcpuId};
 
 /// What a pCPU holds of its own mailbox, so that its exit path has nothing to look up.
 #[derive(Debug)]
 pub struct Inbox<'a, A> {
+    pub(super) pcpu: PcpuId,
     pub(super) mailbox: &'a Mailbox,
     /// One for each caller.
     pub(super) slots: &'a [Slot],
     /// The same, if there are no more of them than bits in the mailbox; else none.
     pub(super) few_slots: &'a [Slot],
+    /// One for each caller, on a machine that has them.
+    pub(super) rounds: &'a [Round],
     pub(super) arch: PhantomData<fn() -> A>,
 }
 
@@ -54,13 +58,12 @@ impl<A: Arch> Inbox<'_, A> {
     #[inline(always)]
     pub fn handle_smp_call_inline(&self, entered: u64) {
         let callers = self.mailbox.take_pending();
-        match callers.only_one(self.few_slots) {
-            Some(slot) => {
-                self.serve(slot, entered);
-            }
-            None => {
-                self.serve_all(callers, entered);
-            }
+        if let Some(slot) = callers.only_one(self.few_slots) {
+            self.serve(slot, entered);
+        } else if let Some((caller, round)) = callers.only_round(self.rounds) {
+            self.serve_round(caller, round, entered);
+        } else {
+            self.serve_all(callers, entered);
         }
     }
 
@@ -68,8 +71,25 @@ impl<A: Arch> Inbox<'_, A> {
     #[inline(never)]
     fn serve_all(&self, callers: Callers, entered: u64) -> u32 {
         let mut count = 0;
+        if !self.rounds.is_empty() {
+            let rounds = callers.rounds().filter_map(|caller| Some((PcpuId(caller as u16), self.rounds.get(caller)?)));
+            rounds.for_each(|(caller, round)| count += u32::from(self.serve_round(caller, round, entered)));
+        }
         callers.for_each(self.slots, |_, slot| count += u32::from(self.serve(slot, entered)));
         count
+    }
+
+    /// Runs what a caller asked of several, if it did. Kept apart from the way of a slot, which pays for no register of it.
+    #[inline(never)]
+    fn serve_round(&self, caller: PcpuId, round: &Round, entered: u64) -> bool {
+        let me = self.pcpu.index();
+        let Some(call) = round.claim(me) else { return false };
+        let run = A::now();
+        let result = call.run();
+        let done = A::now();
+        let (stamps, is_awaited) = round.finish(me, result, entered, run, done);
+        A::smp_call_served(&Served { caller, is_awaited, result, stamps });
+        true
     }
 
     /// Runs what a caller asked, if it did.

@@ -33,6 +33,14 @@ pub enum Phase {
     Done = 3,
 }
 
+impl Phase {
+    /// Whether nobody is at work, and nobody is asked to be.
+    #[inline(always)]
+    pub(super) const fn is_over(self) -> bool {
+        matches!(self, Self::Idle | Self::Done)
+    }
+}
+
 /// A phase, whether nobody waits for the call, and the call's number (modulo 2^29), as one word.
 ///
 /// The number makes each post a word of its own, so that a compare-and-swap meant for one call cannot hit the next.
@@ -85,7 +93,7 @@ impl Word {
     }
 }
 
-const AWAITED: u32 = 1;
+const AWAITED: u32 = true as u32;
 const KICK_NOTE_SHIFT: u32 = 8;
 
 /// What one caller asks of one target, and the answer: one cache line.
@@ -114,8 +122,8 @@ const _: () = assert!(size_of::<Slot>() == 64);
 /// A call that the target has claimed and must finish.
 #[derive(Debug)]
 pub(super) struct Claimed {
-    function: Function,
-    argument: u64,
+    pub(super) function: Function,
+    pub(super) argument: u64,
 }
 
 impl Claimed {
@@ -161,14 +169,13 @@ impl Slot {
         Word(self.word.load(Ordering::Relaxed)).phase()
     }
 
-    /// Caller: asks for a call, unless an earlier one is not over. `posted` is the time now.
+    /// Caller: asks for a call, unless an earlier one is not over. `posted` is the time at which it began to.
     #[inline]
     pub(super) fn post(&self, function: Function, argument: u64, awaited: bool, posted: u64) -> bool {
         // Acquire: a target that finished the last call read its argument before this overwrites it.
         let last = Word(self.word.load(Ordering::Acquire));
         // A call that is over but still awaited is one that this one is nested in.
-        let is_over = matches!(last.phase(), Phase::Idle | Phase::Done);
-        if !is_over || self.awaited.load(Ordering::Relaxed) & AWAITED != 0 {
+        if !last.phase().is_over() || self.awaited.load(Ordering::Relaxed) & AWAITED != 0 {
             return false;
         }
         self.function.store(function as *mut (), Ordering::Relaxed);
@@ -181,13 +188,17 @@ impl Slot {
         true
     }
 
-    /// Caller: notes the time of the kick, which follows at once, and what the architecture wants to remember of it.
+    /// Caller: notes what the architecture wants to remember of the kick that follows.
     #[inline]
-    pub(super) fn note_kick(&self, note: u8, at: u64) {
+    pub(super) fn note_kick(&self, awaited: bool, note: u8) {
+        self.awaited.store(u32::from(awaited) | u32::from(note) << KICK_NOTE_SHIFT, Ordering::Relaxed);
+    }
+
+    /// Caller: notes the time of the kick, which follows at once.
+    #[inline]
+    pub(super) fn stamp_kick(&self, now: u64) {
         // Relaxed: the kick itself makes it visible to the target, and the caller reads it again itself.
-        self.kicked.store(at, Ordering::Relaxed);
-        let awaited = self.awaited.load(Ordering::Relaxed) & AWAITED;
-        self.awaited.store(awaited | u32::from(note) << KICK_NOTE_SHIFT, Ordering::Relaxed);
+        self.kicked.store(now, Ordering::Relaxed);
     }
 
     /// Caller: what it noted of the last kick.

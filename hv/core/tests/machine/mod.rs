@@ -6,8 +6,8 @@ use std::sync::{Barrier, Mutex, OnceLock};
 use std::thread::Thread;
 use std::time::Instant;
 
-use partita_core::arch::{Arch, PcpuId};
-use partita_core::smp_call::{Deadline, Mailbox, PcpuState, Served, Slot, SmpCalls};
+use partita_core::arch::{Arch, Kicks, PcpuId};
+use partita_core::smp_call::{Deadline, Mailbox, PcpuState, Round, Served, Slot, SmpCalls};
 
 /// pCPUs that are threads. A kick is an unpark, which a thread that is not parked remembers.
 #[derive(Debug)]
@@ -20,6 +20,7 @@ pub(crate) type Calls = SmpCalls<'static, Threads>;
 pub(crate) struct Machine {
     mailboxes: Vec<Mailbox>,
     slots: Vec<Slot>,
+    rounds: Vec<Round>,
     threads: Vec<OnceLock<Thread>>,
     /// Arguments of the calls that each pCPU ran, in order.
     ran: Vec<Mutex<Vec<u64>>>,
@@ -40,7 +41,30 @@ fn here() -> (&'static Machine, PcpuId) {
     HERE.get().expect("a pCPU's thread")
 }
 
+/// Kicks go out together to pCPUs 0 to 2, 3 to 5 and so on, but not to every fifth.
+#[derive(Debug, Default)]
+pub(crate) struct Threes(Vec<PcpuId>);
+
+impl Kicks for Threes {
+    const NOTE: u8 = 0;
+
+    fn gather(&mut self, target: PcpuId) {
+        self.0.push(target);
+    }
+
+    fn can_be_sent(&self) -> bool {
+        let fits = |target: &PcpuId| target.index() % 5 != 4 && target.index() / 3 == self.0[0].index() / 3;
+        !self.0.is_empty() && self.0.iter().all(fits)
+    }
+
+    fn send(self) {
+        self.0.into_iter().for_each(Threads::arch_smp_call_kick_pcpu);
+    }
+}
+
 impl Arch for Threads {
+    type Kicks = Threes;
+
     fn pcpu() -> PcpuId {
         here().1
     }
@@ -112,6 +136,7 @@ impl Machine {
         Box::leak(Box::new(Self {
             mailboxes: fill(pcpus, Mailbox::new),
             slots: fill(Calls::slots_for(pcpus), Slot::new),
+            rounds: fill(Calls::rounds_for(pcpus), Round::new),
             threads: fill(pcpus, OnceLock::new),
             ran: fill(pcpus, Mutex::default),
             served: fill(pcpus, Mutex::default),
@@ -123,7 +148,7 @@ impl Machine {
 
     /// Its SMP calls.
     pub(crate) fn calls(&'static self) -> Calls {
-        Calls::new(&self.mailboxes, &self.slots).unwrap()
+        Calls::new(&self.mailboxes, &self.slots, &self.rounds).unwrap()
     }
 
     /// Arguments of the calls that a pCPU ran, in order.

@@ -5,8 +5,8 @@ use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use partita_core::arch::{Arch, PcpuId};
-use partita_core::smp_call::{Mailbox, PcpuState, Served, Slot, SmpCalls, Stamps};
+use partita_core::arch::{Arch, Kicks, PcpuId};
+use partita_core::smp_call::{Mailbox, PcpuState, Round, Served, Slot, SmpCalls, Stamps};
 
 /// pCPUs that take turns.
 #[derive(Debug)]
@@ -76,6 +76,7 @@ struct State {
 pub(crate) struct Machine {
     mailboxes: Vec<Mailbox>,
     slots: Vec<Slot>,
+    rounds: Vec<Round>,
     state: Mutex<State>,
     turns: Vec<Condvar>,
 }
@@ -95,7 +96,29 @@ fn turn() {
     machine.turn(me.index(), |_| {});
 }
 
+/// Kicks go out together to pCPUs whose number is not a multiple of three.
+#[derive(Debug, Default)]
+pub(crate) struct Together(Vec<PcpuId>);
+
+impl Kicks for Together {
+    const NOTE: u8 = 0;
+
+    fn gather(&mut self, target: PcpuId) {
+        self.0.push(target);
+    }
+
+    fn can_be_sent(&self) -> bool {
+        !self.0.is_empty() && self.0.iter().all(|target| !target.index().is_multiple_of(3))
+    }
+
+    fn send(self) {
+        self.0.into_iter().for_each(Turns::arch_smp_call_kick_pcpu);
+    }
+}
+
 impl Arch for Turns {
+    type Kicks = Together;
+
     fn pcpu() -> PcpuId {
         here().1
     }
@@ -199,6 +222,7 @@ impl Machine {
         Arc::new(Self {
             mailboxes: (0..pcpus).map(|_| Mailbox::new()).collect(),
             slots: (0..Calls::slots_for(pcpus)).map(|_| Slot::new()).collect(),
+            rounds: (0..Calls::rounds_for(pcpus)).map(|_| Round::new()).collect(),
             state: Mutex::new(state),
             turns: (0..pcpus).map(|_| Condvar::new()).collect(),
         })
@@ -210,7 +234,7 @@ impl Machine {
 
     /// Its SMP calls.
     pub(crate) fn calls(&self) -> Calls<'_> {
-        SmpCalls::new(&self.mailboxes, &self.slots).unwrap()
+        SmpCalls::new(&self.mailboxes, &self.slots, &self.rounds).unwrap()
     }
 
     /// What has happened so far.

@@ -14,6 +14,7 @@ use partita_core::gate::Gate;
 use partita_trace::names::KickKind;
 use partita_x86_bare::BootBlock;
 use partita_x86_bare::entry::{BOOT_BLOCK_LEN, BOOT_STACK_TOP};
+use partita_x86_policy::apic_view::logical_destination;
 
 use crate::requests::RequestWord;
 use crate::tracer::Tracer;
@@ -201,10 +202,17 @@ pub enum KickMode {
 /// Changes how this pCPU has to be kicked, when it has made sure that the new kind reaches it.
 pub fn set_kick_mode(mode: KickMode) {
     private().kick_kind.set(mode.into());
-    let gate = &public(private().id).vector_gate;
+    let public = public(private().id);
     match mode {
-        KickMode::Vector => gate.open(),
-        KickMode::Nmi => gate.close(),
+        KickMode::Vector => {
+            public.nmi_destination.store(0, Ordering::Relaxed);
+            public.vector_gate.open();
+        }
+        KickMode::Nmi => {
+            public.vector_gate.close();
+            let destination = logical_destination(public.apic_id()).map_or(0, |id| HAS_NMI_DESTINATION | u64::from(id));
+            public.nmi_destination.store(destination, Ordering::Relaxed);
+        }
     }
 }
 
@@ -235,10 +243,15 @@ pub enum Progress {
     Loads = 5,
 }
 
+/// A pCPU has a logical ID, and is to be kicked by NMI.
+pub const HAS_NMI_DESTINATION: u64 = 1 << 63;
+
 /// What other pCPUs may see and change of a pCPU.
 #[derive(Debug)]
 pub struct Public {
     apic_id: AtomicU32,
+    /// See [`Self::nmi_destination`].
+    nmi_destination: AtomicU64,
     /// Before kicks by vector: closed while its local APIC is its guest's.
     vector_gate: Gate,
     progress: AtomicU8,
@@ -255,6 +268,7 @@ pub struct Public {
 static PUBLIC: [Public; PCPUS_MAX] = [const {
     Public {
         apic_id: AtomicU32::new(0),
+        nmi_destination: AtomicU64::new(0),
         vector_gate: Gate::new(),
         progress: AtomicU8::new(Progress::Offline as u8),
         requests: RequestWord::new(),
@@ -281,6 +295,13 @@ impl Public {
     /// Sets its physical x2APIC ID, at discovery.
     pub fn set_apic_id(&self, id: u32) {
         self.apic_id.store(id, Ordering::Relaxed);
+    }
+
+    /// Its logical x2APIC ID and [`HAS_NMI_DESTINATION`] if it has to be kicked by NMI, and has such an ID; else 0. Those of one
+    /// cluster can be kicked together.
+    #[inline(always)]
+    pub fn nmi_destination(&self) -> u64 {
+        self.nmi_destination.load(Ordering::Relaxed)
     }
 
     /// How it has to be kicked now.
