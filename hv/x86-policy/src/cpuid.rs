@@ -107,7 +107,7 @@ fn basic(leaf: u32, subleaf: u32, host: Registers, cr4: u64, context: &CpuidCont
         _ if past_host => ZERO,
         0x1 => features::leaf_1(host, cr4, context),
         0x4 => cache(host, context),
-        0x6 => features::leaf_6(host),
+        0x6 => features::leaf_6(),
         0x7 => features::leaf_7(subleaf, host, cr4, context.hidden),
         0xD => features::leaf_d(subleaf, host, context.hidden),
         LEAF_TOPOLOGY_V2 => topology(subleaf, context),

@@ -68,11 +68,13 @@ pub(crate) fn leaf_1(host: Registers, cr4: u64, context: &CpuidContext) -> Regis
     [eax, ebx, ecx, edx]
 }
 
-// Leaf 6: the APIC timer always runs (ARAT). Thermal and power control belong to the hypervisor.
-const LEAF6_EAX_SHOWN: u32 = bits([2]);
+// Leaf 6. Thermal and power control belong to the hypervisor.
+const LEAF6_EAX_ALWAYS: u32 = bits([
+    2, // ARAT, whatever the CPU says: guests idle by HLT alone, in which the local APIC's timer goes on
+]);
 
-pub(crate) fn leaf_6([eax, ..]: Registers) -> Registers {
-    [eax & LEAF6_EAX_SHOWN, 0, 0, 0]
+pub(crate) const fn leaf_6() -> Registers {
+    [LEAF6_EAX_ALWAYS, 0, 0, 0]
 }
 
 // Leaf 7.

@@ -7,6 +7,7 @@ use core::arch::global_asm;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use partita_core::arch::PcpuId;
+use partita_x86_bare::apic::SPURIOUS_VECTOR;
 use partita_x86_bare::exceptions;
 use partita_x86_policy::vmx::field;
 use spin::Once;
@@ -24,6 +25,7 @@ pub const TIMER_VECTOR: u8 = 0x40;
 pub const SERIAL_VECTOR: u8 = 0x42;
 /// Vectors from here on are interrupts' only.
 const FIRST_INTERRUPT: u8 = 32;
+const DEBUG: u8 = 1;
 const NMI: u8 = 2;
 const GENERAL_PROTECTION: u8 = 13;
 /// Vector that kicks a pCPU whose local APIC is the hypervisor's.
@@ -172,6 +174,11 @@ kick_stub:
     pop rdx
     pop rax
     iretq
+
+    // #DB: the hypervisor neither steps nor has breakpoints. In Bochs 2.7 a guest's single step over an instruction that exits
+    // comes to the hypervisor, behind the VMRUN.
+debug_stub:
+    iretq
     .previous
     "#,
     timer_fired = sym TIMER_FIRED,
@@ -187,6 +194,7 @@ unsafe extern "C" {
     static arming_nmi_stub: u8;
     static timer_stub: u8;
     static kick_stub: u8;
+    static debug_stub: u8;
     static general_protection_stub: u8;
     fn try_write_msr(msr: u32, value: u64) -> u32;
     fn try_read_msr(msr: u32, value: *mut u64) -> u32;
@@ -335,11 +343,12 @@ fn build(first_interrupt: u8, nmi: *const u8) -> InterruptDescriptorTable {
     for vector in 0..first_interrupt {
         set(&mut table, vector, exceptions::stub(vector));
     }
+    set(&mut table, DEBUG, &raw const debug_stub as u64);
     set(&mut table, NMI, nmi as u64);
     set(&mut table, GENERAL_PROTECTION, &raw const general_protection_stub as u64);
     // What was meant for a guest that is no more only has to be ended. That of spurious interrupts too: a guest can have
     // sent a real one, which would hold all others back; after a spurious one the EOI finds nothing in service.
-    for vector in first_interrupt..=u8::MAX {
+    for vector in (first_interrupt..=u8::MAX).chain([SPURIOUS_VECTOR]) {
         set(&mut table, vector, &raw const kick_stub as u64);
     }
     table

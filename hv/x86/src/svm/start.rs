@@ -1,5 +1,7 @@
 //! The states in which a vCPU starts, as the VMCB has them.
 
+use core::arch::asm;
+
 use partita_x86_policy::msr_values::efer_to_vmcb;
 use partita_x86_policy::start_state::{PAT_RESET, StartState, TableRegister};
 
@@ -32,6 +34,8 @@ impl SvmVcpu {
         control.tlb_control = TLB_FLUSH_ALL;
         control.intercept_iret(false);
         control.intercept_exceptions = ALWAYS_INTERCEPTED;
+        // SAFETY: CR2 is without meaning to the hypervisor. An entry loads the VMCB's, but not in Bochs 2.7.
+        unsafe { asm!("mov cr2, {zero}", zero = in(reg) 0_u64, options(nomem, nostack, preserves_flags)) };
         self.load();
     }
 

@@ -15,7 +15,7 @@ use super::entry::{self, ExitFrame};
 use super::vmcb::{Intercepts, Segment, Vmcb, event};
 use super::{clgi, enable, stgi};
 use crate::cpu::idt::{self, WokenBy};
-use crate::cpu::{extended, read_msr};
+use crate::cpu::{extended, features, read_msr};
 use crate::memory::nested::NestedFormat;
 use crate::memory::pool::{Pool, PoolExhausted};
 use crate::vcpu::Vcpu;
@@ -36,6 +36,8 @@ const DEBUG_VECTOR: u8 = 1;
 const ALIGNMENT_VECTOR: u8 = 17;
 /// Exit code of RDPMC: the guest has no performance counters.
 const RDPMC: u64 = 0x6F;
+/// ECX of CPUID leaf 0x80000001: SVM.
+const EXT_ECX_SVM: u32 = 1 << 2;
 
 /// One guest per pCPU and one vCPU per guest there: all of them use the first ASID that is not the host's.
 const GUEST_ASID: u32 = 1;
@@ -46,6 +48,9 @@ pub struct SvmVcpu {
     pub(super) vmcb: &'static mut Vmcb,
     /// DR6 and the guest's own TF before the hypervisor's step over an IRET, while that is under way.
     pub(super) before_step: Option<(u64, bool)>,
+    /// Whether this is Bochs 2.7, which exits for a #DB before it writes the reason into DR6. On any other CPU an INT1 has no
+    /// reason, and is the guest's.
+    loses_debug_reasons: bool,
 }
 
 impl SvmVcpu {
@@ -133,7 +138,9 @@ impl VirtualCpu for SvmVcpu {
         control.asid = GUEST_ASID;
         control.nested_paging = 1;
         control.nested_cr3 = nested_root;
-        Ok(Self { vmcb, before_step: None })
+        // Only there is SVM not shown by this bit.
+        let loses_debug_reasons = features::cpuid(0x8000_0001, 0)[2] & EXT_ECX_SVM == 0;
+        Ok(Self { vmcb, before_step: None, loses_debug_reasons })
     }
 
     #[inline(always)]
@@ -313,7 +320,9 @@ impl VirtualCpu for SvmVcpu {
     }
 
     fn has_stepped(&self) -> bool {
-        self.before_step.is_some() && self.vmcb.save.dr6 & DR6_SINGLE_STEP != 0
+        let dr6 = self.vmcb.save.dr6;
+        self.before_step
+            .is_some_and(|(before, _)| dr6 & DR6_SINGLE_STEP != 0 || self.loses_debug_reasons && dr6 == before)
     }
 
     fn end_nmi_return(&mut self) -> bool {

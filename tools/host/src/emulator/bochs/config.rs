@@ -40,7 +40,7 @@ impl Cpu {
         model: "bx_generic",
         features: "cpuid: level=6, family=15, model=1, stepping=0, vendor_string=\"AuthenticAMD\", \
                    brand_string=\"AMD CPU with SVM and x2APIC\", mmx=1, sep=1, simd=avx2, apic=x2apic, aes=1, movbe=1, \
-                   xsave=1, xsaveopt=1, avx_f16c=1, avx_fma=1, bmi=2, x86_64=1, 1g_pages=1, fsgsbase=1, smep=1, smap=1, \
+                   xsave=1, xsaveopt=1, avx_f16c=1, avx_fma=1, bmi=2, x86_64=1, 1g_pages=1, fsgsbase=0, smep=0, smap=0, \
                    mwait=0, vmx=0, svm=1\n",
         has_svm: true,
     };
