@@ -4,11 +4,14 @@
 use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
 use partita_x86_policy::ports::IoAccess;
-use partita_x86_policy::vmx::capability::{FixedBits, Misc};
+use partita_x86_policy::vmx::capability::{FixedBits, Misc, VmxCapabilities};
+use partita_x86_policy::vmx::control_state::ControlState;
 use partita_x86_policy::vmx::ept::{Level, explain, misconfiguration};
 use partita_x86_policy::vmx::event::InterruptionInfo;
 use partita_x86_policy::vmx::exit::VmxExit;
+use partita_x86_policy::vmx::field::AnyField;
 use partita_x86_policy::vmx::guest_state::{Cpu, GuestState};
+use partita_x86_policy::vmx::host_state::HostState;
 use partita_x86_policy::vmx::qualification::{CrAccess, DebugException, DrAccess, TaskSwitch};
 
 #[derive(Arbitrary, Debug)]
@@ -45,17 +48,28 @@ fuzz_target!(|input: Input| {
         physical_bits: input.physical_bits,
         linear_bits: input.linear_bits,
     };
+    let mut msrs = input.fixed.iter().copied().cycle();
+    let capabilities = VmxCapabilities::collect(|_| msrs.next().unwrap_or(0));
     let (mut values, mut read) = (input.values.iter().copied(), Vec::new());
-    let state = GuestState::collect(|field| {
+    let mut note = |field| {
         let value = values.next().unwrap_or(0);
         read.push((field, value));
         value
-    });
-    for result in [state.check(&cpu), state.check_event(&cpu)] {
-        let Err(broken) = result else { continue };
-        let found = read.iter().find(|(field, _)| *field == broken.field).expect("a field that was not read");
+    };
+    let guest = GuestState::collect(&mut note);
+    let controls = ControlState::collect(&mut note);
+    let host = HostState::collect(&mut note);
+    let results = [
+        guest.check(&cpu),
+        guest.check_event(&cpu),
+        controls.check(&capabilities, &cpu),
+        host.check(&capabilities, &cpu),
+    ];
+    for broken in results.into_iter().filter_map(Result::err) {
         // Values are cut to the width of their field.
-        assert_eq!(found.1 & broken.value, broken.value);
+        let is_as_read =
+            |&(field, value): &(AnyField, u64)| field == broken.field && value & broken.value == broken.value;
+        assert!(read.iter().any(is_as_read), "{broken}");
         assert!(broken.to_string().contains(broken.section));
     }
 

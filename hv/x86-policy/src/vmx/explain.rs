@@ -2,9 +2,13 @@
 
 use core::fmt::{self, Display, Formatter};
 
+use super::capability::VmxCapabilities;
+use super::control_state::ControlState;
 use super::ept::Misconfiguration;
 use super::exit::{ExitReason, InstructionError, reason};
+use super::field::AnyField;
 use super::guest_state::{Broken, Cpu, GuestState};
+use super::host_state::HostState;
 use super::qualification::{TaskSwitch, invalid_guest_state};
 
 /// Why a guest is entered no longer.
@@ -21,7 +25,7 @@ pub enum Explained {
     Entry {
         /// Why, in the CPU's terms.
         error: InstructionError,
-        /// The rule, if it is about the event to deliver.
+        /// The rule, if one of those that the SDM lists is found broken.
         broken: Option<Broken>,
     },
     /// An exit for which there is no handler.
@@ -46,10 +50,22 @@ impl Explained {
         Self::State { broken: state.check(cpu).err(), qualification }
     }
 
-    /// A VMLAUNCH or VMRESUME that failed, by the VM-instruction error.
-    pub fn entry(state: &GuestState, cpu: &Cpu, error: InstructionError) -> Self {
-        let broken = if error == InstructionError::INVALID_CONTROLS { state.check_event(cpu).err() } else { None };
-        Self::Entry { error, broken }
+    /// A VMLAUNCH or VMRESUME that failed, by the VM-instruction error; `read` reads a field of the current VMCS, 0 if the CPU
+    /// does not have it.
+    pub fn entry(
+        error: InstructionError,
+        capabilities: &VmxCapabilities,
+        cpu: &Cpu,
+        mut read: impl FnMut(AnyField) -> u64,
+    ) -> Self {
+        let checked = match error {
+            InstructionError::INVALID_CONTROLS => ControlState::collect(&mut read)
+                .check(capabilities, cpu)
+                .and_then(|()| GuestState::collect(&mut read).check_event(cpu)),
+            InstructionError::INVALID_HOST_STATE => HostState::collect(read).check(capabilities, cpu),
+            _ => Ok(()),
+        };
+        Self::Entry { error, broken: checked.err() }
     }
 }
 
@@ -62,7 +78,9 @@ impl Display for Explained {
                 None => f.write_str("the CPU does not say why, and no rule of SDM vol. 3 section 27.3.1 is broken"),
             },
             Self::Entry { error, broken: None } => write!(f, "{error}"),
-            Self::Entry { error, broken: Some(broken) } => write!(f, "{error}: {broken}"),
+            Self::Entry { error, broken: Some(broken) } => {
+                write!(f, "VM-instruction error {}: {}: {broken}", error.0, error.text())
+            }
             Self::Exit { reason, qualification } if reason.basic() == reason::TASK_SWITCH => {
                 let task = TaskSwitch::decode(*qualification);
                 write!(f, "task switch to selector {:#x} ({:?}), which VMX leaves undone", task.selector, task.source)

@@ -8,13 +8,13 @@ mod non_register;
 mod registers;
 mod segments;
 
-use core::fmt;
-
 use super::capability::{FixedBits, Misc, VmxCapabilities};
 use super::control::Entry;
 use super::event::{Interruptibility, InterruptionInfo};
 use super::field::{self, AnyField, Field, SegmentFields, Value};
+use super::rule::{Checked, Section};
 
+pub use super::rule::Broken;
 pub use segments::AccessRights;
 
 /// A segment register.
@@ -195,7 +195,7 @@ impl Cpu {
     }
 
     /// Bits of a physical address that this CPU does not have.
-    const fn beyond_physical(&self) -> u64 {
+    pub(super) const fn beyond_physical(&self) -> u64 {
         if self.physical_bits < 64 { !((1 << self.physical_bits) - 1) } else { 0 }
     }
 
@@ -205,57 +205,8 @@ impl Cpu {
         matches!(address as i64 >> low, 0 | -1)
     }
 
-    const fn canonical(&self, address: u64) -> bool {
+    pub(super) const fn canonical(&self, address: u64) -> bool {
         Self::alike_from(address, self.linear_bits.saturating_sub(1))
-    }
-}
-
-/// A rule that a guest's state breaks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Broken {
-    /// The field that is not as it has to be.
-    pub field: AnyField,
-    /// Its value.
-    pub value: u64,
-    /// The bits of it that break the rule, if it is about bits; else 0.
-    pub bits: u64,
-    /// What is demanded.
-    pub rule: &'static str,
-    /// Where the SDM does so, in vol. 3.
-    pub section: &'static str,
-}
-
-impl fmt::Display for Broken {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} is {:#x}: {}", self.field, self.value, self.rule)?;
-        if self.bits != 0 {
-            write!(f, ", {:#x} are not", self.bits)?;
-        }
-        write!(f, " (SDM vol. 3 section {})", self.section)
-    }
-}
-
-impl core::error::Error for Broken {}
-
-type Checked = Result<(), Broken>;
-
-/// A section of the SDM, whose rules are checked.
-#[derive(Clone, Copy)]
-struct Section(&'static str);
-
-impl Section {
-    /// Demands that something holds for a field.
-    fn demand<T: Into<u64>>(self, holds: bool, field: Field<T>, value: T, rule: &'static str) -> Checked {
-        if holds { Ok(()) } else { Err(self.broken(field, value, 0, rule)) }
-    }
-
-    /// Demands that bits, which are wrong if they are set, are all clear.
-    fn none<T: Into<u64>>(self, wrong: u64, field: Field<T>, value: T, rule: &'static str) -> Checked {
-        if wrong == 0 { Ok(()) } else { Err(self.broken(field, value, wrong, rule)) }
-    }
-
-    fn broken<T: Into<u64>>(self, field: Field<T>, value: T, bits: u64, rule: &'static str) -> Broken {
-        Broken { field: field.any(), value: value.into(), bits, rule, section: self.0 }
     }
 }
 

@@ -3,10 +3,13 @@
 
 pub mod capability;
 pub mod control;
+pub mod control_state;
 pub mod ept;
 pub mod event;
 pub mod exit;
 pub mod explain;
 pub mod field;
 pub mod guest_state;
+pub mod host_state;
 pub mod qualification;
+mod rule;

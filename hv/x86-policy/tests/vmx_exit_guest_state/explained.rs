@@ -1,8 +1,7 @@
 //! What is said of a guest that is entered no longer.
 
 use partita_x86_policy::vmx::ept::{self, Illegal, Level, Misconfiguration};
-use partita_x86_policy::vmx::event::{EntryEvent, InterruptionInfo};
-use partita_x86_policy::vmx::exit::{ExitReason, InstructionError};
+use partita_x86_policy::vmx::exit::ExitReason;
 use partita_x86_policy::vmx::explain::Explained;
 use partita_x86_policy::vmx::guest_state::GuestState;
 
@@ -19,19 +18,6 @@ fn a_refused_state_is_explained_by_its_rule() {
         "the VMCS link pointer is not legal (SDM vol. 3 section 27.8)"
     );
     assert!(Explained::state(&long(), &CPU, 0).to_string().starts_with("the CPU does not say why"));
-}
-
-#[test]
-fn a_refused_entry_is_explained_by_its_error_and_the_event() {
-    // A #GP with an error code in real mode.
-    let event = InterruptionInfo(EntryEvent::exception(13, 0, true).info);
-    let real = GuestState { cr0: 0x30, event, ..super::reset() };
-    let text = Explained::entry(&real, &CPU, InstructionError::INVALID_CONTROLS).to_string();
-    assert!(text.starts_with("VM-instruction error 7: VM entry with invalid control fields"), "{text}");
-    assert!(text.contains("error code"), "{text}");
-    let host = Explained::entry(&real, &CPU, InstructionError::INVALID_HOST_STATE);
-    assert_eq!(host, Explained::Entry { error: InstructionError(8), broken: None });
-    assert!(host.to_string().contains("host-state"), "{host}");
 }
 
 #[test]

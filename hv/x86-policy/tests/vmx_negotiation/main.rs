@@ -1,6 +1,7 @@
 //! VMX capabilities and the negotiation of controls, with the capability sets of real CPUs and of Bochs.
 
 mod cpus;
+mod entry_checks;
 
 use partita_x86_policy::capabilities::{self, Backend, CpuFacts, VM_CR_MSR, Vendor, Virtualization};
 use partita_x86_policy::cpuid_hidden::{Feature, HiddenFeatures};

@@ -19,13 +19,15 @@ impl VmxVcpu {
     #[cold]
     pub(super) fn explain_exit(&self, exit: Exit, out: &mut impl Write) -> fmt::Result {
         let vmcs = self.vmcs();
-        let cpu = Cpu::new(&self.boot().capabilities, cpuid(ADDRESS_SIZES, 0)[0]);
-        let state = || GuestState::collect(|field| vmcs.read_any(field));
+        let capabilities = &self.boot().capabilities;
+        let cpu = Cpu::new(capabilities, cpuid(ADDRESS_SIZES, 0)[0]);
+        let read = |field| vmcs.read_any(field);
         let qualification = vmcs.read(field::EXIT_QUALIFICATION);
         let explained = match exit {
-            Exit::InvalidState => Explained::state(&state(), &cpu, qualification),
+            Exit::InvalidState => Explained::state(&GuestState::collect(read), &cpu, qualification),
             Exit::EntryRefused => {
-                Explained::entry(&state(), &cpu, InstructionError(vmcs.read(field::VM_INSTRUCTION_ERROR)))
+                let error = InstructionError(vmcs.read(field::VM_INSTRUCTION_ERROR));
+                Explained::entry(error, capabilities, &cpu, read)
             }
             Exit::Other(_) => match ExitReason(vmcs.read(field::EXIT_REASON)) {
                 reason if reason.basic() == reason::EPT_MISCONFIGURATION => self.explain_ept(cpu.physical_bits),

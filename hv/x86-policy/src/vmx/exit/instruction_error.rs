@@ -9,10 +9,10 @@ pub struct InstructionError(pub u32);
 impl InstructionError {
     /// VMRESUME where VMLAUNCH has never succeeded.
     pub const NOT_LAUNCHED: Self = Self(5);
-    /// VM entry with invalid control fields, the event to deliver among them:
-    /// [`GuestState::check_event`](crate::vmx::guest_state::GuestState::check_event) names the rule for that.
+    /// VM entry with invalid control fields: [`ControlState::check`](crate::vmx::control_state::ControlState::check) names the
+    /// rule, or [`GuestState::check_event`](crate::vmx::guest_state::GuestState::check_event) if it is about the event to deliver.
     pub const INVALID_CONTROLS: Self = Self(7);
-    /// VM entry with invalid host-state fields.
+    /// VM entry with invalid host-state fields: [`HostState::check`](crate::vmx::host_state::HostState::check) names the rule.
     pub const INVALID_HOST_STATE: Self = Self(8);
 
     /// The SDM's words.

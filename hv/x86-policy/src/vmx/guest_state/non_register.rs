@@ -4,6 +4,7 @@
 use super::{CR0_PG, CR4_PAE, Checked, Cpu, DEBUGCTL_BTF, GuestState, PDPTES, RFLAGS_IF, RFLAGS_TF, Section};
 use crate::vmx::event::{Activity, EventKind, Interruptibility, InterruptionInfo, pending_debug};
 use crate::vmx::field;
+use crate::vmx::rule::RESERVED;
 
 const NON_REGISTER: Section = Section("27.3.1.5");
 const PDPTE: Section = Section("27.3.1.6");
@@ -25,7 +26,7 @@ pub(super) fn check(state: &GuestState, cpu: &Cpu) -> Checked {
     }
     for (field, pdpte) in PDPTES.into_iter().zip(state.pdptes) {
         let reserved = if pdpte & PDPTE_PRESENT != 0 { PDPTE_RESERVED | cpu.beyond_physical() } else { 0 };
-        PDPTE.none(pdpte & reserved, field, pdpte, "reserved bits have to be clear")?;
+        PDPTE.none(pdpte & reserved, field, pdpte, RESERVED)?;
     }
     Ok(())
 }
@@ -89,7 +90,7 @@ fn check_interruptibility(state: &GuestState) -> Checked {
 fn check_pending_debug(state: &GuestState) -> Checked {
     let (field, value) = (field::GUEST_PENDING_DEBUG_EXCEPTIONS, state.pending_debug);
     let demand = |holds, rule| NON_REGISTER.demand(holds, field, value, rule);
-    NON_REGISTER.none(value & !pending_debug::KNOWN, field, value, "reserved bits have to be clear")?;
+    NON_REGISTER.none(value & !pending_debug::KNOWN, field, value, RESERVED)?;
     if state.interruptibility.in_shadow() || state.activity == Activity::Hlt as u32 {
         let steps = state.rflags & RFLAGS_TF != 0 && state.debugctl & DEBUGCTL_BTF == 0;
         let is_pending = value & pending_debug::SINGLE_STEP != 0;

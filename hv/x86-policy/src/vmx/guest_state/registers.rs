@@ -7,6 +7,8 @@ use crate::vmx::capability::FixedBits;
 use crate::vmx::control::Entry;
 use crate::vmx::event::EventKind;
 use crate::vmx::field::{self, Field};
+pub(super) use crate::vmx::rule::CANONICAL;
+use crate::vmx::rule::{BEYOND_PHYSICAL, FIXED_TO_0, FIXED_TO_1, MEMORY_TYPES, RESERVED, has_memory_types};
 
 const CONTROL: Section = Section("27.3.1.1");
 const TABLES: Section = Section("27.3.1.3");
@@ -22,10 +24,6 @@ const RFLAGS_FIXED: u64 = 1 << 1;
 const RFLAGS_RESERVED: u64 = !((1 << 22) - 1) | 1 << 15 | 1 << 5 | 1 << 3;
 const UPPER_HALF: u64 = !0xFFFF_FFFF;
 
-const FIXED_TO_1: &str = "bits that are fixed to 1 in VMX operation have to be set";
-const FIXED_TO_0: &str = "bits that are fixed to 0 in VMX operation have to be clear";
-pub(super) const CANONICAL: &str = "the address has to be canonical";
-
 fn check_fixed(field: Field<u64>, value: u64, fixed: FixedBits, never: u64) -> Checked {
     CONTROL.none(fixed.must_be_1 & !value & !never, field, value, FIXED_TO_1)?;
     CONTROL.none(value & !fixed.may_be_1 & !never, field, value, FIXED_TO_0)
@@ -35,20 +33,14 @@ pub(super) fn check(state: &GuestState, cpu: &Cpu) -> Checked {
     check_control_registers(state, cpu)?;
     if state.entry.contains(Entry::LOAD_DEBUG_CONTROLS) {
         let reserved = state.debugctl & DEBUGCTL_RESERVED;
-        CONTROL.none(reserved, field::GUEST_IA32_DEBUGCTL, state.debugctl, "reserved bits have to be clear")?;
+        CONTROL.none(reserved, field::GUEST_IA32_DEBUGCTL, state.debugctl, RESERVED)?;
         CONTROL.none(state.dr7 & UPPER_HALF, field::GUEST_DR7, state.dr7, "bits 63:32 have to be clear")?;
     }
     let (esp, eip) = (state.sysenter_esp, state.sysenter_eip);
     CONTROL.demand(cpu.canonical(esp), field::GUEST_IA32_SYSENTER_ESP, esp, CANONICAL)?;
     CONTROL.demand(cpu.canonical(eip), field::GUEST_IA32_SYSENTER_EIP, eip, CANONICAL)?;
     if state.entry.contains(Entry::LOAD_PAT) {
-        let types = state.pat.to_le_bytes().iter().all(|memory_type| matches!(memory_type, 0 | 1 | 4..=7));
-        CONTROL.demand(
-            types,
-            field::GUEST_IA32_PAT,
-            state.pat,
-            "each byte has to be a memory type: 0, 1, 4, 5, 6 or 7",
-        )?;
+        CONTROL.demand(has_memory_types(state.pat), field::GUEST_IA32_PAT, state.pat, MEMORY_TYPES)?;
     }
     if state.entry.contains(Entry::LOAD_EFER) { check_efer(state) } else { Ok(()) }
 }
@@ -67,14 +59,13 @@ fn check_control_registers(state: &GuestState, cpu: &Cpu) -> Checked {
         let rule = "PCIDE (bit 17) demands \"IA-32e mode guest\"";
         CONTROL.demand(cr4 & CR4_PCIDE == 0, field::GUEST_CR4, cr4, rule)?;
     }
-    let rule = "bits beyond the CPU's physical addresses have to be clear";
-    CONTROL.none(cr3 & cpu.beyond_physical(), field::GUEST_CR3, cr3, rule)
+    CONTROL.none(cr3 & cpu.beyond_physical(), field::GUEST_CR3, cr3, BEYOND_PHYSICAL)
 }
 
 fn check_efer(state: &GuestState) -> Checked {
     let (field, efer) = (field::GUEST_IA32_EFER, state.efer);
     let reserved = efer & !(EFER_SCE | EFER_LME | EFER_LMA | EFER_NXE);
-    CONTROL.none(reserved, field, efer, "reserved bits have to be clear")?;
+    CONTROL.none(reserved, field, efer, RESERVED)?;
     let is_lma = efer & EFER_LMA != 0;
     CONTROL.demand(is_lma == state.ia32e(), field, efer, "LMA (bit 10) has to be as \"IA-32e mode guest\"")?;
     let is_lme = efer & EFER_LME != 0;
@@ -102,7 +93,7 @@ pub(super) fn check_rip_and_flags(state: &GuestState, cpu: &Cpu) -> Checked {
         RIP_AND_FLAGS.none(rip & UPPER_HALF, field, rip, "bits 63:32 have to be clear but in 64-bit mode")?;
     }
     let (field, rflags) = (field::GUEST_RFLAGS, state.rflags);
-    RIP_AND_FLAGS.none(rflags & RFLAGS_RESERVED, field, rflags, "reserved bits have to be clear")?;
+    RIP_AND_FLAGS.none(rflags & RFLAGS_RESERVED, field, rflags, RESERVED)?;
     RIP_AND_FLAGS.demand(rflags & RFLAGS_FIXED != 0, field, rflags, "bit 1 has to be set")?;
     let may_be_8086 = !state.ia32e() && state.cr0 & CR0_PE != 0;
     let rule = "VM (bit 17) demands CR0.PE, and no \"IA-32e mode guest\"";
