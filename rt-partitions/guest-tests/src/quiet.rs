@@ -4,7 +4,7 @@
 use core::arch::asm;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use partita_rt::{Error, Machine, apic, cpu, rdtsc, trace};
+use partita_rt::{Error, Machine, apic, cpu, println, rdtsc, trace};
 use partita_trace::Event;
 use partita_x86_bare::write_msr;
 
@@ -32,6 +32,8 @@ pub(crate) const BEGIN_MARK: u32 = 300;
 pub(crate) const END_MARK: u32 = 301;
 /// A mark of how late the latest tick of each CPU's timer was, in ticks of the time-stamp counter.
 const LATENESS_MARK: u32 = 302;
+/// What is printed behind the first mark.
+const BEGUN: &str = "quiet: begun";
 /// Ticks that a timer may have had more than the time has room for, as the time is read a little beside its start and end.
 const TICKS_SLACK: u64 = 2;
 /// The clocks' frequencies are measured, the timer's against the other's: to a thousandth at least.
@@ -168,10 +170,15 @@ pub(crate) fn test(machine: &Machine) -> Result<(), Error> {
     INTERVAL.store(interval, Ordering::Relaxed);
     let pair = Pair::start(machine)?;
     pair.begin(peer);
+    // With a round behind it, CPU 1 has taken whatever was on its way from its start.
+    let [_, peer] = &FOUND;
+    pair.wait(|| peer.rounds.load(Ordering::Relaxed) > 0)?;
     pair.settle();
 
-    let mut timer = Timer::start();
     mark(BEGIN_MARK, |found| &found.rounds);
+    // Who attacks waits for this, and the timer for the serial port.
+    println!("{BEGUN}");
+    let mut timer = Timer::start();
     add_up(&mut timer, || tsc_aux() == ENOUGH);
     mark(END_MARK, |found| &found.rounds);
 

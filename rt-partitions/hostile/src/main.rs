@@ -1,8 +1,8 @@
 //! The hostile payload: a guest that attacks its hypervisor and its neighbours, beside whom a real-time guest must not notice
 //! anything (docs/hostile-guests.md).
 //!
-//! Options: `attack=`[`NAMES`]; `seed=N` (default 1), `steps=N` (how long, in what the attack counts), `wait=MS` (before the
-//! first life begins), and for some attacks `from=N count=N` (pages, by number) and `kind=`[`KINDS`].
+//! Options: `attack=`[`NAMES`]; `seed=N` (default 1), `steps=N` (how long, in what the attack counts), `wait=1` (until
+//! someone outside sets vCPU 0's TSC_AUX to 7, before the first life begins), and for some attacks `from=N count=N` (pages, by number) and `kind=`[`KINDS`].
 //!
 //! An attack that it survives ends with one line that tells what it tried and counted. What its partition is to be stopped
 //! for takes a life for each try: the partition is restarted from the console, and each life takes the next one.
@@ -18,8 +18,9 @@ mod gates;
 mod random;
 mod tables;
 mod tally;
+mod vendor;
 
-use core::arch::x86_64::__cpuid;
+use core::arch::x86_64::{__cpuid, __rdtscp};
 use core::fmt::Arguments;
 
 use heapless::Vec;
@@ -27,7 +28,7 @@ use partita_abi::cpuid::{LEAF_LIFE, LEAF_TIMING};
 use partita_abi::report::{EXIT_FAILURE, EXIT_SUCCESS};
 use partita_rows::{OptionError, Options};
 use partita_x86_bare::boot_info::{BootInfo, BootInfoError};
-use partita_x86_bare::{BootBlock, apic, end_run, rdtsc, relax};
+use partita_x86_bare::{BootBlock, apic, end_run, rdtsc, relax, write_msr};
 
 use attacks::{ATTACKS, KINDS, NAMES};
 use console::{fail, print};
@@ -36,6 +37,10 @@ use tables::CPUS;
 use tally::Tally;
 
 const KEYS: &[&str] = &["attack", "seed", "steps", "wait", "from", "count", "kind"];
+
+const TSC_AUX: u32 = 0xC000_0103;
+/// What it is set to when the attack may begin.
+const BEGIN: u32 = 7;
 
 #[unsafe(no_mangle)]
 static boot_block: BootBlock = BootBlock::new();
@@ -47,8 +52,8 @@ pub(crate) struct Orders {
     seed: u64,
     /// 0: as long as the attack takes by itself.
     steps: u64,
-    /// Milliseconds before the first life begins.
-    wait: u64,
+    /// Whether the first life begins when it is told to.
+    waits: bool,
     /// Number of the first page of a range, and how many there are.
     from: u64,
     count: u64,
@@ -108,6 +113,7 @@ impl Orders {
 #[unsafe(no_mangle)]
 fn bare_main(boot: Result<BootInfo, BootInfoError>) -> ! {
     console::init();
+    vendor::detect();
     gates::fill();
     tables::load(0);
     apic::enable();
@@ -115,12 +121,29 @@ fn bare_main(boot: Result<BootInfo, BootInfoError>) -> ! {
     let (attack, orders) = read(&boot).unwrap_or_else(|error| fail(format_args!("{error}")));
     let Some(attack) = ATTACKS.get(attack) else { fail(format_args!("there is no such attack")) };
     if orders.life == 1 {
-        orders.pass(orders.wait);
+        if orders.waits {
+            await_word();
+        }
         orders.begin();
     }
     let mut tally = Tally::default();
     attack(&orders, &mut tally);
     orders.finish(&tally)
+}
+
+/// Waits until someone outside sets TSC_AUX, which is read without an exit.
+fn await_word() {
+    // SAFETY: no other code uses it yet.
+    unsafe { write_msr(TSC_AUX, 0) };
+    let is_told = || {
+        let mut aux = 0;
+        // SAFETY: reads the counter and the register.
+        unsafe { __rdtscp(&raw mut aux) };
+        aux == BEGIN
+    };
+    while !is_told() {
+        relax();
+    }
 }
 
 fn read(boot: &BootInfo) -> Result<(usize, Orders), OptionError<'static>> {
@@ -131,7 +154,7 @@ fn read(boot: &BootInfo) -> Result<(usize, Orders), OptionError<'static>> {
         name: NAMES.get(attack).copied().unwrap_or(""),
         seed: number("seed", 1)?,
         steps: number("steps", 0)?,
-        wait: number("wait", 0)?,
+        waits: number("wait", 0)? != 0,
         from: number("from", 0)?,
         count: number("count", 0)?,
         kind: options.choice("kind", 0, KINDS)?,

@@ -12,6 +12,8 @@ use partita_trace::snapshot::Body;
 pub(crate) const PCPUS: [u16; 2] = [2, 3];
 /// The console's command that ends it.
 pub(crate) const ENOUGH: &str = "wrmsr 2 0xc0000103 7";
+/// What it prints behind its first mark.
+pub(crate) const BEGUN: &str = "quiet: begun";
 const CLAIMS: usize = 9;
 /// Its marks, around the part in which it does not leave the guest.
 const BEGIN_MARK: u32 = 300;

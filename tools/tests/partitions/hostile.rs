@@ -7,10 +7,11 @@ mod ring;
 mod seeds;
 mod survivors;
 
-use crate::bystander::{ENOUGH, assert_untouched};
-use crate::system::{Left, load, run_with_commands};
-use partita_host::emulator::Clock;
+use crate::bystander::{BEGUN, ENOUGH, assert_untouched};
+use crate::system::{Left, is_long, load, machine, run_in};
+use partita_host::emulator::{Clock, ConsoleInput, MachineKind, ScriptStep};
 use partita_host::outcome::RunOutcome;
+use partita_host::run::Session;
 use partita_host::trace::Owner;
 use partita_trace::Event;
 use partita_trace::names::StopCause;
@@ -19,11 +20,15 @@ use std::env::VarError;
 
 /// The attacker's number.
 const HOSTILE: u16 = 1;
-/// Milliseconds before the attack, in which the real-time guest comes to its quiet part; threads of a busy host are slow.
-const fn wait_ms(clock: Clock) -> u64 {
-    match clock {
-        Clock::Icount => 60,
-        Clock::Host => 500,
+/// The console's command that lets the attack begin.
+const BEGIN: &str = "wrmsr 1 0xc0000103 7";
+
+/// How much of an attack there is: in the short form, in the long one, and in Bochs' short form, where time passes more slowly.
+fn amount(short: u64, long: u64, bochs: u64) -> u64 {
+    match (machine(), is_long()) {
+        (MachineKind::Qemu, false) | (MachineKind::Bochs(_), true) => short,
+        (MachineKind::Qemu, true) => long,
+        (MachineKind::Bochs(_), false) => bochs,
     }
 }
 
@@ -42,7 +47,7 @@ fn seed() -> u64 {
 /// An attack on a system.
 struct Attack<'a> {
     clock: Clock,
-    /// Its options, but for its seed and the time that it waits.
+    /// Its options, but for its seed, and that it waits.
     options: &'a str,
     seed: u64,
     /// Whether it has two vCPUs.
@@ -61,18 +66,18 @@ impl Attack<'_> {
     /// One vCPU, by instruction count.
     fn new(options: &str) -> Attack<'_> {
         let (clock, memory, ring, on_reboot) = (Clock::Icount, "2 MiB", "8 MiB", "end");
-        Attack { clock, options, seed: seed(), is_pair: false, memory, ring, on_reboot, timeout: 600 }
+        Attack { clock, options, seed: seed(), is_pair: false, memory, ring, on_reboot, timeout: 300 }
     }
 
     fn pair(options: &str) -> Attack<'_> {
         Attack { is_pair: true, ..Attack::new(options) }
     }
 
-    /// Runs it with these commands on the console, before the one that ends the real-time guest, and asserts what holds for
-    /// every attack: the hypervisor comes to its end, and the real-time guest has noticed nothing.
-    fn run(&self, commands: &[&str]) -> Left {
-        let wait = wait_ms(self.clock);
-        let cmdline = format!("{} seed={} wait={wait}", self.options, self.seed);
+    /// Runs it with these steps at the console, before the one that ends the real-time guest, and asserts what holds for
+    /// every attack: the hypervisor comes to its end, and the real-time guest has noticed nothing. The attack begins when that
+    /// guest is quiet.
+    fn run(&self, steps: &[ScriptStep]) -> Left {
+        let cmdline = format!("{} seed={} wait=1", self.options, self.seed);
         let memory = format!("memory = \"{}\"\nimage = {{ kind = \"payload\", name = \"hostile\"", self.memory);
         let changes = [
             ("attack=pages", cmdline.as_str()),
@@ -81,31 +86,42 @@ impl Attack<'_> {
             ("ring = \"8 MiB\"", &format!("ring = \"{}\"", self.ring)),
             ("on_reboot = \"end\"", &format!("on_reboot = \"{}\"", self.on_reboot)),
         ];
-        // The first life begins when the real-time guest is quiet.
-        let wait = pass(wait + 20);
-        let commands: Vec<&str> =
-            wait.iter().map(String::as_str).chain(commands.iter().copied()).chain([ENOUGH]).collect();
-        let left = run_with_commands(&load("hostile.toml", &changes), self.clock, self.timeout, &commands);
+        let is_quiet = ScriptStep::Await { console: "quiet".to_owned(), text: BEGUN.to_owned() };
+        let steps = [&[is_quiet, command(BEGIN)], steps, &[command(ENOUGH)]].concat();
+        let session = Session { input: ConsoleInput::Steps(steps), ..Session::default() };
+        let left = run_in(&load("hostile.toml", &changes), self.clock, self.timeout, &session);
         assert_eq!(left.outcome, RunOutcome::Success, "{}", left.consoles());
         assert!(!left.console("hostile").contains("WRONG"), "{}", left.consoles());
         let last = starts(&left).into_iter().chain(stops(&left).iter().map(|stop| stop.tsc)).max().unwrap();
-        assert_untouched(&left, begins(&left), last);
+        let first = begins(&left);
+        println!("the attack took {} ticks", last.saturating_sub(first));
+        assert_untouched(&left, first, last);
         left
     }
+}
+
+fn command(line: &str) -> ScriptStep {
+    ScriptStep::Command(line.to_owned())
+}
+
+/// The step that waits until the attacker's partition has ended.
+fn until_end() -> ScriptStep {
+    let texts = [" finished, ", " stopped: ", " rebooted", " powered off"].map(str::to_owned).to_vec();
+    ScriptStep::Until { command: "partitions".to_owned(), texts }
+}
+
+/// The step that waits for a line of the attacker's.
+fn await_line(text: String) -> ScriptStep {
+    ScriptStep::Await { console: "hostile".to_owned(), text }
 }
 
 /// Longest hold of a pCPU, in milliseconds: a call to it waits no longer than 5 s for its end.
 const HOLD_MAX: u64 = 4000;
 
-/// Commands that pass time: every second one waits for the end of the one before it.
-fn pass(milliseconds: u64) -> Vec<String> {
+/// Steps that pass time of the guests: every second one waits for the end of the one before it.
+fn pass(milliseconds: u64) -> Vec<ScriptStep> {
     let parts = (0..milliseconds).step_by(HOLD_MAX as usize).map(|passed| HOLD_MAX.min(milliseconds - passed));
-    parts.flat_map(|part| [format!("hold 5 {part}"), "hold 5 1".to_owned()]).collect()
-}
-
-/// Commands as the runs take them.
-fn words(commands: &[String]) -> Vec<&str> {
-    commands.iter().map(String::as_str).collect()
+    parts.flat_map(|part| [command(&format!("hold 5 {part}")), command("hold 5 1")]).collect()
 }
 
 /// Lines of the attacker.

@@ -3,6 +3,7 @@
 mod bystander;
 mod console;
 mod cpu;
+mod debugged;
 mod devices;
 mod duo;
 mod ends;
@@ -23,4 +24,6 @@ mod terminal;
 mod timeout;
 mod together;
 mod typing;
+mod vmx_faults;
+mod vmx_lacking;
 mod witness;

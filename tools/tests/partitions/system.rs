@@ -34,7 +34,7 @@ pub(crate) struct Left {
     pub(crate) outcome: RunOutcome,
     pub(crate) trace: Trace,
     pub(crate) witness: Option<Result<Agreement, WitnessError>>,
-    dir: tempfile::TempDir,
+    pub(crate) dir: tempfile::TempDir,
 }
 
 /// Runs a system, and tells how long it took.

@@ -6,11 +6,13 @@ use core::arch::x86_64::__cpuid;
 use partita_abi::hypercall::NOP;
 use partita_x86_bare::{apic, write_msr};
 use partita_x86_policy::apic_view::{BROADCAST, logical_id};
+use partita_x86_policy::capabilities::Backend;
 use partita_x86_policy::icr::ICR_MSR;
 
 use super::hypercalls::hypercall;
 use crate::gates::{self, DB, GP, NOTHING, UD, attempt, guard, read_msr};
 use crate::tally::Tally;
+use crate::vendor::{backend, here};
 
 /// A vector of which the real-time guest counts each interrupt.
 const FIXED: u64 = 1 << 14 | 0x51;
@@ -79,21 +81,21 @@ pub(super) struct Kind {
     act: fn(Pair) -> u64,
     /// The exception that it has to get.
     gives: u64,
-    /// What the hypervisor refuses of it: accesses and IPIs.
-    accesses: u64,
+    /// What the hypervisor refuses of it: accesses, with SVM and with VMX, and IPIs.
+    accesses: [u64; 2],
     ipis: u64,
 }
 
 const fn taken(name: &'static str, act: fn(Pair) -> u64) -> Kind {
-    Kind { name, act, gives: NOTHING, accesses: 0, ipis: 0 }
+    Kind { name, act, gives: NOTHING, accesses: [0; 2], ipis: 0 }
 }
 
 const fn refused(name: &'static str, gives: u64, act: fn(Pair) -> u64) -> Kind {
-    Kind { name, act, gives, accesses: 1, ipis: 0 }
+    Kind { name, act, gives, accesses: [1; 2], ipis: 0 }
 }
 
 const fn refused_ipi(name: &'static str, gives: u64, act: fn(Pair) -> u64) -> Kind {
-    Kind { name, act, gives, accesses: 0, ipis: 1 }
+    Kind { name, act, gives, accesses: [0; 2], ipis: 1 }
 }
 
 const fn is_right(is_right: bool) -> u64 {
@@ -213,8 +215,14 @@ pub(super) const KINDS: &[Kind] = &[
         unsafe { write_msr(ICR_MSR, pair.to_other(NMI)) };
         NOTHING
     }),
-    refused("VMRUN", UD, |_| attempt!(["vmrun rax"], in("rax") 0u64)),
-    refused("STGI", UD, |_| attempt!(["stgi"])),
+    refused("VMRUN or VMLAUNCH", UD, |_| match backend() {
+        Backend::Svm => attempt!(["vmrun rax"], in("rax") 0u64),
+        Backend::Vmx => attempt!(["vmlaunch"]),
+    }),
+    refused("STGI or VMXOFF", UD, |_| match backend() {
+        Backend::Svm => attempt!(["stgi"]),
+        Backend::Vmx => attempt!(["vmxoff"]),
+    }),
     refused("MONITOR", UD, |_| attempt!(["monitor"], in("rax") 0x1000u64, in("rcx") 0u64, in("rdx") 0u64)),
     refused("MWAIT", UD, |_| attempt!(["mwait"], in("rax") 0u64, in("rcx") 0u64)),
     refused("RDPMC", GP, |_| attempt!(["rdpmc"], in("ecx") 0u32, out("eax") _, out("edx") _)),
@@ -223,6 +231,8 @@ pub(super) const KINDS: &[Kind] = &[
     // The CPU's own exceptions; the hypervisor intercepts #DB, and #AC, for which TCG checks nothing.
     Kind {
         name: "XSETBV of no register",
+        // VMX always exits.
+        accesses: [0, 1],
         act: |_| attempt!(["xsetbv"], in("ecx") 1u32, in("eax") 1u32, in("edx") 0u32),
         ..taken_but(GP)
     },
@@ -236,8 +246,8 @@ const fn taken_but(gives: u64) -> Kind {
 
 impl Kind {
     /// Whether the hypervisor counts nothing of it.
-    pub(super) const fn is_uncounted(&self) -> bool {
-        self.accesses + self.ipis == 0
+    pub(super) fn is_uncounted(&self) -> bool {
+        here(self.accesses) + self.ipis == 0
     }
 
     /// Does it once; gives whether it got what it had to.
@@ -251,7 +261,7 @@ impl Kind {
         let caught = (self.act)(pair);
         tally.tries += 1;
         tally.faults += u64::from(caught < WRONG_VALUE);
-        tally.accesses += self.accesses;
+        tally.accesses += here(self.accesses);
         tally.ipis += self.ipis;
         let is_right = caught == self.gives;
         tally.check(

@@ -8,6 +8,8 @@ use crate::tally::Tally;
 pub(super) enum Gives {
     /// #UD, counted as refused.
     Hidden,
+    /// The same, but in 32-bit code of long mode, where the CPU gives #UD by itself.
+    HiddenButCompatible,
     /// #GP, counted as refused.
     Refused,
     /// Nothing, counted as refused.
@@ -43,7 +45,7 @@ impl Gives {
             Self::Nothing | Self::Ignored | Self::NoIpi => caught == NOTHING,
             Self::Eax(value) => caught == NOTHING && rax as u32 == value,
             Self::Any => true,
-            Self::LeftOut => false,
+            Self::LeftOut | Self::HiddenButCompatible => false,
         };
         tally.check(is_right, format_args!("{name}: exception {caught}, RAX {rax:#x}, it should give {self:?}"));
     }

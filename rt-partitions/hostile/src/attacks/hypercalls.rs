@@ -2,11 +2,13 @@
 
 use partita_abi::hypercall::{BUSY, FINISH, INVALID, NOP, SUCCESS, TRACE_WINDOW, UNKNOWN, VMWARE_MAGIC};
 use partita_trace::layout::{HEADER_LEN, REGION_ALIGN};
+use partita_x86_policy::capabilities::Backend;
 
 use crate::Orders;
 use crate::gates::{NOTHING, attempt};
 use crate::random::Random;
 use crate::tally::Tally;
+use crate::vendor::backend;
 
 const PAGE: u64 = 4096;
 const STEPS_DEFAULT: u64 = 50_000;
@@ -14,8 +16,12 @@ const STEPS_DEFAULT: u64 = 50_000;
 /// A hypercall; gives its result, or the exception.
 pub(crate) fn hypercall(number: u64, first: u64, second: u64) -> Result<u64, u64> {
     let result: u64;
-    let caught = attempt!(["xchg rbx, rdi", "vmmcall", "xchg rbx, rdi"], inout("rax") number => result,
-        inout("rdi") first => _, in("rcx") second);
+    let caught = match backend() {
+        Backend::Svm => attempt!(["xchg rbx, rdi", "vmmcall", "xchg rbx, rdi"], inout("rax") number => result,
+            inout("rdi") first => _, in("rcx") second),
+        Backend::Vmx => attempt!(["xchg rbx, rdi", "vmcall", "xchg rbx, rdi"], inout("rax") number => result,
+            inout("rdi") first => _, in("rcx") second),
+    };
     if caught == NOTHING { Ok(result) } else { Err(caught) }
 }
 

@@ -1,4 +1,4 @@
-//! Every instruction that SVM can intercept or that is privileged, with values that it must not get through with. Those that
+//! Every instruction that SVM or VMX can intercept or that is privileged, with values that it must not get through with. Those that
 //! end a partition are in `shutdowns.rs`, ports and registers have attacks of their own.
 
 use core::arch::asm;
@@ -14,6 +14,7 @@ use crate::cpus::cr4;
 use crate::gates::{self, DB, NMI, UD, attempt};
 use crate::tables::{self, CODE_32, OTHER_TASK, TASK};
 use crate::tally::Tally;
+use crate::vendor::here;
 
 const CODE_LEN: usize = 32;
 const DATA_WORDS: usize = 512;
@@ -153,7 +154,7 @@ pub(crate) fn attack(orders: &Orders, tally: &mut Tally) {
     for _ in 0..orders.steps_or(10) {
         for Try(name, bytes, registers, gives) in TRIES {
             let (caught, rax) = execute(bytes, *registers);
-            gives.note(tally, format_args!("{name}"), caught, rax);
+            here(*gives).note(tally, format_args!("{name}"), caught, rax);
             restore(cr0, cr4);
         }
         for vector in (0..=0xFF).filter(|vector| u64::from(*vector) != NMI) {
@@ -181,7 +182,7 @@ pub(crate) fn attack(orders: &Orders, tally: &mut Tally) {
         let code = (CODE.0.get() as u32 + 9).to_le_bytes();
         let bytes = [0x6A, CODE_32 as u8, 0x68, code[0], code[1], code[2], code[3], 0x48, 0xCB, 0x0F, 0x01, 0xD8];
         let (caught, rax) = execute(&bytes, [0, 0, 0]);
-        Hidden.note(tally, format_args!("VMRUN in 32-bit code"), caught, rax);
+        here([Hidden, Exception(UD)]).note(tally, format_args!("VMRUN in 32-bit code"), caught, rax);
         restore(cr0, cr4);
     }
 }

@@ -12,6 +12,7 @@ use crate::Orders;
 use crate::gates::{self, GP, NOTHING};
 use crate::random::Random;
 use crate::tally::Tally;
+use crate::vendor::backend;
 
 const EFER: u32 = 0xC000_0080;
 const LEAF_EXTENDED_FEATURES: u32 = 0x8000_0001;
@@ -37,9 +38,14 @@ const fn taken_or_refused(is_taken: bool) -> Expected {
     if is_taken { TAKEN } else { REFUSED }
 }
 
+/// The hypervisor's, for this CPU.
+fn policy() -> MsrPolicy {
+    MsrPolicy::new(true).on(backend())
+}
+
 /// What a write is to give, `None` if that is the CPU's matter, or would stop the partition.
 fn expected(msr: u32, value: u64, old: u64) -> Option<Expected> {
-    Some(match MsrPolicy::new(true).write(msr) {
+    Some(match policy().write(msr) {
         MsrWrite::Pass | MsrWrite::Icr => return None,
         MsrWrite::Zero if value == 0 => return None,
         MsrWrite::Gp | MsrWrite::Zero => REFUSED,
@@ -62,7 +68,7 @@ fn read(tally: &mut Tally, msr: u32) -> u64 {
     let found = gates::read_msr(msr);
     tally.tries += 1;
     tally.faults += u64::from(found.is_err());
-    let rule = MsrPolicy::new(true).read(msr);
+    let rule = policy().read(msr);
     let is_right = match rule {
         MsrRead::Gp => found == Err(GP) && gates::guard().error_code() == 0,
         MsrRead::Value(value) => found == Ok(value),
@@ -86,7 +92,7 @@ struct Counts {
 }
 
 fn write(tally: &mut Tally, counts: &mut Counts, msr: u32, value: u64, old: u64) {
-    let rule = MsrPolicy::new(true).write(msr);
+    let rule = policy().write(msr);
     let expected = expected(msr, value, old);
     if expected.is_none() && rule != MsrWrite::Pass {
         counts.left_out += 1;
@@ -111,7 +117,7 @@ fn write(tally: &mut Tally, counts: &mut Counts, msr: u32, value: u64, old: u64)
 fn both(tally: &mut Tally, counts: &mut Counts, random: &mut Random, msr: u32) {
     let old = read(tally, msr);
     counts.reads += 1;
-    if MsrPolicy::new(true).write(msr) == MsrWrite::Icr {
+    if policy().write(msr) == MsrWrite::Icr {
         let caught = gates::write_msr(msr, SMI);
         tally.check(caught == NOTHING, format_args!("an SMI by the ICR gave exception {caught}"));
         tally.tries += 1;

@@ -15,6 +15,7 @@ use crate::cpus::start_other;
 use crate::gates::{self, attempt};
 use crate::tables::{self, KERNEL_CODE, Pointer};
 use crate::tally::Tally;
+use crate::vendor::here;
 
 /// Above every partition's memory in the tests, and mapped by the boot page tables.
 const FOREIGN: u64 = 0x4000_0000;
@@ -24,9 +25,11 @@ const TPR: u32 = 0x808;
 const TIMER_TICKS: u32 = 2000;
 /// How a life ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum End {
+pub(super) enum End {
     TripleFault,
     NestedPageFault,
+    /// VMX leaves the switch to the hypervisor, which makes none.
+    TaskSwitch,
     /// The CPU should refuse it; where it does not, the next entry into the guest does.
     InvalidState,
     /// As the CPU likes: it should refuse it, and then the guest ends itself.
@@ -76,9 +79,9 @@ pub(crate) fn attack(orders: &Orders, tally: &mut Tally) {
         way(orders)
     }
     let number = index - WAYS.len();
-    let name = task_switch::TASKS.get(number).map_or("", |task| task.0);
-    let end = if name.contains("foreign") { NestedPageFault } else { TripleFault };
-    orders.say(format_args!("{end:?}: {name}"));
+    if let Some(task) = task_switch::TASKS.get(number) {
+        orders.say(format_args!("{:?}: {}", here(task.ends), task.name));
+    }
     task_switch::switch(number)
 }
 

@@ -3,6 +3,7 @@
 
 use core::arch::global_asm;
 
+use super::shutdowns::End::{self, NestedPageFault, TaskSwitch, TripleFault};
 use crate::console;
 use crate::gates;
 use crate::tables::{self, CODE_32, OTHER_TASK, Pointer, TASK};
@@ -21,15 +22,28 @@ const OLD_AT: u64 = 0x2000;
 const NEW_AT: u64 = 0x3000;
 const STACK_TOP: u32 = 0x5000;
 
+/// A task to switch to.
+pub(super) struct Task {
+    pub(super) name: &'static str,
+    /// Bits of its descriptor to flip, and its address.
+    flipped: u64,
+    at: u64,
+    /// How the switch ends, with SVM and with VMX, which checks the descriptor alone before it exits (SDM vol. 3 section 26.4.2).
+    pub(super) ends: [End; 2],
+}
+
+const fn task(name: &'static str, flipped: u64, at: u64, ends: [End; 2]) -> Task {
+    Task { name, flipped, at, ends }
+}
+
 /// What is wrong with the task that is switched to.
-pub(crate) const TASKS: [(&str, u64, u64); 6] = [
-    // Bits of the descriptor to flip, and the address.
-    ("a good task", 0, NEW_AT),
-    ("a task that is not present", 1 << 47, NEW_AT),
-    ("a busy task", 2 << 40, NEW_AT),
-    ("a task that is too short", LIMIT, NEW_AT),
-    ("a task of zeros", 0, 0x6000),
-    ("a task in foreign memory", 0, 0x4000_0000),
+pub(super) const TASKS: [Task; 6] = [
+    task("a good task", 0, NEW_AT, [TripleFault, TaskSwitch]),
+    task("a task that is not present", 1 << 47, NEW_AT, [TripleFault, TripleFault]),
+    task("a busy task", 2 << 40, NEW_AT, [TripleFault, TripleFault]),
+    task("a task that is too short", LIMIT, NEW_AT, [TripleFault, TripleFault]),
+    task("a task of zeros", 0, 0x6000, [TripleFault, TaskSwitch]),
+    task("a task in foreign memory", 0, 0x4000_0000, [NestedPageFault, TaskSwitch]),
 ];
 
 global_asm!(
@@ -87,10 +101,11 @@ fn write(at: u64, word: usize, value: u32) {
     unsafe { (at as *mut u32).add(word).write_volatile(value) };
 }
 
-/// Switches to one of [`TASKS`]. No gate is there in 32-bit mode: each ends by a triple fault, the good one when it has said
-/// that it ran.
-pub(crate) fn switch(number: usize) -> ! {
-    let (_, flipped, at) = TASKS.get(number).copied().unwrap_or(TASKS[0]);
+/// Switches to one of [`TASKS`]. No gate is there in 32-bit mode: each ends by a triple fault at the latest, the good one when
+/// it has said that it ran.
+pub(super) fn switch(number: usize) -> ! {
+    let [good, ..] = &TASKS;
+    let Task { flipped, at, .. } = *TASKS.get(number).unwrap_or(good);
     // EDX of a task's state: word 12.
     for (word, value) in [
         (EIP, &raw const hostile_task as u32),

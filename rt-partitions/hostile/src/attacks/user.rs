@@ -14,6 +14,7 @@ use crate::cpus::{cr4, start_other};
 use crate::excursion::{self, CODE_AT, Mode};
 use crate::gates::{self, GP, PF, UD, attempt};
 use crate::tally::Tally;
+use crate::vendor::here;
 
 /// Ports by chance, beside those of the machine.
 const OTHER_PORTS: u64 = 16;
@@ -154,10 +155,11 @@ fn control(sweep: &mut Sweep<'_>) {
     }
 }
 
-/// SYSCALL comes to privilege level 0.
+/// SYSCALL comes to privilege level 0; Intel's CPUs have it in 64-bit code only.
 fn system_call(sweep: &mut Sweep<'_>) {
     let efer = prepare_system_call();
-    sweep.check("SYSCALL", 0, &[0x0F, 0x05], NONE, Exception(TARGET_VECTOR));
+    let gives = if sweep.mode == Mode::User32 { here([TARGET_VECTOR, UD]) } else { TARGET_VECTOR };
+    sweep.check("SYSCALL", 0, &[0x0F, 0x05], NONE, Exception(gives));
     gates::write_msr(EFER, efer);
 }
 

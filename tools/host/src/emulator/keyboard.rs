@@ -2,7 +2,7 @@
 
 use super::dialogue::{DialogueFeeder, Unspoken};
 use super::input_pipe::InputPipe;
-use super::script::{ScriptFeeder, Untaken};
+use super::script::{ScriptFeeder, ScriptStep, Untaken};
 use super::terminal::Terminal;
 use crate::dialogue::Dialogue;
 use std::io;
@@ -18,6 +18,8 @@ pub enum ConsoleInput {
     Terminal,
     /// These lines, each when the console waits for a command.
     Script(Vec<String>),
+    /// These steps, one after the other.
+    Steps(Vec<ScriptStep>),
 }
 
 /// Who types at a serial port.
@@ -25,8 +27,8 @@ pub enum ConsoleInput {
 pub enum Typist {
     /// A person at standard input, which is a terminal; standard output shows the console. There can be one only.
     Terminal,
-    /// A script of commands, each when the hypervisor's console waits for one.
-    Script(Vec<String>),
+    /// A script for the hypervisor's console.
+    Script(Vec<ScriptStep>),
     /// A dialogue with the guest that prints at the console of this name.
     Dialogue(String, Dialogue),
 }
@@ -85,7 +87,7 @@ impl Typing {
         let log = keyboard.log.as_path();
         let work = match &keyboard.typist {
             Typist::Terminal => Work::Terminal(Terminal::connect(log)),
-            Typist::Script(lines) => Work::Script(ScriptFeeder::new(lines, log)),
+            Typist::Script(steps) => Work::Script(ScriptFeeder::new(steps, log)),
             Typist::Dialogue(console, dialogue) => Work::Dialogue(DialogueFeeder::new(console, dialogue, log)),
         };
         Ok(Self { pipe, work })

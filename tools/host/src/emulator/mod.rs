@@ -21,7 +21,7 @@ pub use keyboard::{ConsoleInput, Keyboard, Typist, Unfinished};
 pub use kind::{MachineKind, UnknownMachine};
 pub use qemu::Qemu;
 pub use screen::{Screen, ShownLine, answers};
-pub use script::Untaken;
+pub use script::{ScriptStep, Untaken};
 pub use supervise::{Ended, Supervised, Supervision, interrupted, supervise, supervise_typing};
 
 use crate::outcome::TestExit;

@@ -159,7 +159,7 @@ fn catch_interrupts() {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Typist, Untaken};
+    use super::super::{ScriptStep, Typist, Untaken};
     use super::*;
     use std::os::unix::process::ExitStatusExt;
 
@@ -231,7 +231,8 @@ mod tests {
             quiet: true,
             ignores_sigterm: false,
         };
-        let typist = Typist::Script(lines.iter().map(|line| (*line).to_owned()).collect());
+        let steps = lines.iter().map(|line| ScriptStep::Command((*line).to_owned()));
+        let typist = Typist::Script(steps.collect());
         let keyboard = Keyboard { port: 0, pipe, log: log.clone(), typist };
         let Supervised { ended, unfinished } = supervise_typing(command, supervision, &[keyboard]).unwrap();
         let untaken = match &unfinished[..] {
@@ -258,7 +259,7 @@ mod tests {
     fn the_first_line_that_is_not_taken_is_named() {
         let (ended, untaken, log) = script(CONSOLE, &["end", "more", "most"], 20_000);
         assert!(matches!(ended, Ended::Exited(_)), "{log}");
-        assert_eq!(untaken, Some(Untaken { line: "more".into(), number: 2, of: 3 }), "{log}");
+        assert_eq!(untaken, Some(Untaken { line: "more".into(), waits: false, number: 2, of: 3 }), "{log}");
         // No prompt at the start of a line, or no echo.
         for console in ["printf 'x partita> '; exec sleep 60", "printf 'partita> '; exec sleep 60"] {
             let (ended, untaken, _) = script(console, &["help"], 200);

@@ -2,7 +2,7 @@
 
 use super::RunOptions;
 use crate::dialogue::Dialogue;
-use crate::emulator::{Clock, ConsoleInput, Emulator, Keyboard, SERIAL_PORTS, Typist};
+use crate::emulator::{Clock, ConsoleInput, Emulator, Keyboard, SERIAL_PORTS, ScriptStep, Typist};
 use crate::run_dir::RunDir;
 use std::io::IsTerminal;
 use std::path::PathBuf;
@@ -94,7 +94,11 @@ impl Session {
         let of_hypervisor = match &self.input {
             ConsoleInput::None => None,
             ConsoleInput::Terminal => Some((HYPERVISOR, Typist::Terminal)),
-            ConsoleInput::Script(lines) => Some((HYPERVISOR, Typist::Script(lines.clone()))),
+            ConsoleInput::Script(lines) => {
+                let steps = lines.iter().cloned().map(ScriptStep::Command).collect();
+                Some((HYPERVISOR, Typist::Script(steps)))
+            }
+            ConsoleInput::Steps(steps) => Some((HYPERVISOR, Typist::Script(steps.clone()))),
         };
         let terminal = self.terminal.iter().map(|name| (name.as_str(), Typist::Terminal));
         let dialogue = |(name, dialogue): &(String, Dialogue)| Typist::Dialogue(name.clone(), dialogue.clone());

@@ -1,7 +1,7 @@
 //! A guest that writes garbage over its own trace window: its trace is lost, and said to be; nothing else is.
 
-use super::{Attack, HOSTILE, last_word, lines, pass, refused, seed, words};
-use crate::system::Left;
+use super::{Attack, HOSTILE, last_word, lines, refused, seed, until_end};
+use crate::system::{Left, clocks};
 use When::{Accepted, AtOnce};
 use partita_host::emulator::Clock;
 use partita_host::trace::Owner;
@@ -28,7 +28,7 @@ fn seed_for(when: When) -> u64 {
 fn run(clock: Clock, kind: &str, when: When) -> Left {
     let options = format!("attack=ring kind={kind}");
     let attack = Attack { clock, memory: "8 MiB", seed: seed_for(when), ..Attack::new(&options) };
-    let left = attack.run(&words(&pass(if clock == Clock::Icount { 200 } else { 500 })));
+    let left = attack.run(&[until_end()]);
     let consoles = left.consoles();
     assert!(last_word(&left).contains("finished, success"), "{consoles}");
     assert_eq!(refused(&left), (BAD_WINDOWS, 0), "{consoles}");
@@ -72,7 +72,9 @@ fn garbage_in_a_trace_window_is_the_guests_own() {
     for (kind, when) in [("header", AtOnce), ("header", Accepted), ("rings", AtOnce), ("all", Accepted)] {
         garbage_is_its_own(Clock::Icount, kind, when);
     }
-    for (kind, when) in [("rings", Accepted), ("all", AtOnce)] {
-        garbage_is_its_own(Clock::Host, kind, when);
+    if clocks().contains(&Clock::Host) {
+        for (kind, when) in [("rings", Accepted), ("all", AtOnce)] {
+            garbage_is_its_own(Clock::Host, kind, when);
+        }
     }
 }

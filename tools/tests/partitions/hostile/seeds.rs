@@ -12,7 +12,7 @@ struct Run {
 }
 
 fn run(attack: &Attack<'_>) -> Run {
-    let (left, _) = run_exactly(attack, 600);
+    let (left, _) = run_exactly(attack);
     // Its start waits for what the console is told, which comes when the host has time for it.
     let said = lines(&left).into_iter().filter(|line| !line.contains(": begins at ")).collect();
     let is_refusal = |event: &Event| matches!(event, Event::PolicyRefused { .. } | Event::IcrRefused { .. });
