@@ -8,6 +8,7 @@ use partita_rt::place::uses_vmmcall;
 use partita_rt::{Error, Machine, Place};
 
 use crate::claims::Claims;
+use crate::edges;
 use crate::peer::Pair;
 use crate::step_nmi;
 use crate::trap::{self, DEBUG, DR6_CLEAR, GENERAL_PROTECTION, INVALID_OPCODE, NOTHING, trial};
@@ -118,6 +119,11 @@ fn steps(claims: &mut Claims, in_partition: bool) {
     claim_step(claims, "a single step over IN", step!("in al, dx", in("dx") EXITING_PORT, out("al") _));
     claim_step(claims, "a single step over OUT with immediate port", step!("out 0x80, al", in("al") 0_u8));
     claim_step(claims, "a single step over WBINVD", step!("wbinvd"));
+    let behind = step!("sti");
+    // SAFETY: as before; what came in between has handlers.
+    unsafe { asm!("cli", options(nomem, nostack)) };
+    claim_step(claims, "a single step over STI", behind);
+    edges::shadow(claims);
     if in_partition {
         let behind = if uses_vmmcall() {
             step!("vmmcall", inout("rax") u64::from(NOP) => _)

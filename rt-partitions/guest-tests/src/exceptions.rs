@@ -5,6 +5,7 @@ use core::arch::asm;
 use partita_rt::{Error, Machine};
 
 use crate::claims::Claims;
+use crate::edges;
 use crate::peer::Pair;
 use crate::tables;
 use crate::trap::{
@@ -236,6 +237,7 @@ fn all(claims: &mut Claims, index: usize) {
     faults(claims);
     floating(claims);
     compatible(claims);
+    edges::wrap(claims, CODE_32);
     tables::load(index);
     nested(claims, index);
     of_user_code(claims);

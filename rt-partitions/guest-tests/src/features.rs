@@ -4,10 +4,12 @@
 use core::arch::asm;
 use core::arch::x86_64::__cpuid_count;
 
+use partita_rt::place::uses_vmmcall;
 use partita_rt::{Error, Machine};
 use partita_x86_bare::{read_msr, write_msr};
 
 use crate::claims::Claims;
+use crate::edges;
 use crate::peer::Pair;
 use crate::tables::{USER_CODE, USER_DATA};
 use crate::trap::{self, BREAKPOINT, GENERAL_PROTECTION, INVALID_OPCODE, NOTHING, Trap, trial};
@@ -366,6 +368,10 @@ fn all(claims: &mut Claims) {
     bits(claims);
     switched(claims);
     calls(claims);
+    // AMD's CPUs have no control for it: there these bits are the CPU's to refuse, which QEMU does not.
+    if !uses_vmmcall() {
+        edges::control(claims);
+    }
     trap::end();
 }
 

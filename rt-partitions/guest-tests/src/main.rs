@@ -5,12 +5,14 @@
 #![no_std]
 #![no_main]
 
+mod bursts;
 mod catch;
 mod claims;
 mod counters;
 mod cpu;
 mod debug;
 mod departs;
+mod edges;
 mod ends;
 mod exceptions;
 mod features;
@@ -18,6 +20,7 @@ mod icr;
 mod init;
 mod instructions;
 mod io;
+mod leave;
 mod modes;
 mod msr;
 mod nmi;
@@ -43,7 +46,7 @@ partita_rt::payload!("guest-tests", run);
 
 type Test = fn(&Machine) -> Result<(), Error>;
 
-const COUNT: usize = 32;
+const COUNT: usize = 36;
 const NAMES: &[&str; COUNT] = &[
     "cpu",
     "smp",
@@ -77,6 +80,10 @@ const NAMES: &[&str; COUNT] = &[
     "features",
     "together",
     "punctual",
+    "bursts",
+    "bursts_at_exits",
+    "exit_storm",
+    "bursts_at_starts",
 ];
 /// In the order of [`NAMES`].
 const TESTS: &[Test; COUNT] = &[
@@ -112,10 +119,17 @@ const TESTS: &[Test; COUNT] = &[
     features::test,
     together::test,
     punctual::test,
+    bursts::test,
+    bursts::exits,
+    leave::storm,
+    bursts::starts,
 ];
 
+/// The options of all tests.
+const OPTIONS: &[&str] = &["test", "seed", "ms", "kind", "bursts", "limit"];
+
 fn run(machine: &Machine) -> Result<(), Error> {
-    let test = machine.options(&["test", "seed", "ms"])?.choice("test", 0, NAMES)?;
+    let test = machine.options(OPTIONS)?.choice("test", 0, NAMES)?;
     tables::load(0);
     catch::install();
     counters::install();

@@ -10,6 +10,7 @@ const TSC: u32 = 0x10;
 const EFER: u32 = 0xC000_0080;
 const EFER_SVME: u64 = 1 << 12;
 const EFER_SCE: u64 = 1;
+const XSS: u32 = 0xDA0;
 const LVT_TIMER: u32 = 0x832;
 const LVT_LINT0: u32 = 0x835;
 const LVT_LINT1: u32 = 0x836;
@@ -29,6 +30,7 @@ pub(crate) fn test(_machine: &Machine) -> Result<(), Error> {
     absent(&mut claims);
     efer(&mut claims);
     own(&mut claims);
+    state_components(&mut claims);
     fixed(&mut claims);
     local_vectors(&mut claims);
     Ok(())
@@ -88,6 +90,17 @@ fn own(claims: &mut Claims) {
         core::hint::black_box(core::arch::x86_64::__cpuid(0));
         claims.equal("  keeps its value", read_msr(msr).unwrap_or(0), value);
     }
+}
+
+/// XSS: no state component of the kernel's. Where CPUID shows no XSAVES the register may be there or not: QEMU's can be read and
+/// written 0, Bochs' only read.
+fn state_components(claims: &mut Claims) {
+    if core::arch::x86_64::__cpuid_count(0xD, 1).eax >> 3 & 1 == 1 {
+        claims.equal("XSS is there as CPUID says", read_msr(XSS).err().unwrap_or(NOTHING), NOTHING);
+        claims.equal("  it can be written 0", write_msr(XSS, 0), NOTHING);
+    }
+    claims.equal("XSS cannot have the bit of processor trace", write_msr(XSS, 1 << 8), GP);
+    claims.equal("  nor that of CET", write_msr(XSS, 1 << 11), GP);
 }
 
 /// Registers whose value stays.

@@ -6,6 +6,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use partita_rt::{Error, Machine, apic, cpu, rdtsc, trace, wait_until};
 use partita_trace::Event;
 
+use crate::OPTIONS;
 use crate::catch::open;
 use crate::claims::Claims;
 use crate::counters::{self, FIRST_VECTOR};
@@ -82,7 +83,7 @@ fn take_part() {
 
 /// The claims.
 pub(crate) fn test(machine: &Machine) -> Result<(), Error> {
-    let options = machine.options(&["test", "seed", "ms"])?;
+    let options = machine.options(OPTIONS)?;
     let milliseconds = options.number("ms", MS_DEFAULT, 1..=100_000)?;
     let mut word = options.number("seed", 1, 0..=255)?;
     for (index, expected) in EXPECTED.iter().enumerate() {

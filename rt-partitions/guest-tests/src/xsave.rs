@@ -332,7 +332,7 @@ fn all(claims: &mut Claims) {
 
 /// The claims. The option `seed=N` makes the patterns differ from another partition's.
 pub(crate) fn test(machine: &Machine) -> Result<(), Error> {
-    SEED.store(machine.options(&["test", "seed", "ms"])?.number("seed", 1, 0..=255)?, Ordering::Relaxed);
+    SEED.store(machine.options(crate::OPTIONS)?.number("seed", 1, 0..=255)?, Ordering::Relaxed);
     IN_PARTITION.store(machine.place.is_partition().into(), Ordering::Relaxed);
     let mut claims = Claims::from(3200);
     if __cpuid(1).ecx >> 26 & 1 == 0 {

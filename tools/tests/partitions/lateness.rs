@@ -21,9 +21,13 @@ const END_MARK: u32 = 301;
 const LATENESS_MARKS: [(u32, &str); 2] = [(303, "spinning"), (304, "halted")];
 /// Fewest one-shots of each kind.
 const SHOTS_MIN: u64 = 50;
-/// To print the answers takes time, in which the guest measures.
-const PASS_TIME: [&str; 4] = ["vcpus", "exits", "smp", "partitions"];
+/// To print the answers takes time, in which the guest measures. None asks the guest's pCPU for anything, as `smp` does.
+const PASS_TIME: [&str; 4] = ["vcpus", "exits", "trace", "partitions"];
 const ENOUGH: &str = "wrmsr 2 0xc0000103 7";
+/// SMP calls to the neighbour's pCPU, each from the console.
+const CALLS: [&str; 12] = ["rdmsr 1 0xc0000103"; 12];
+/// Lives that the neighbour's pCPU has at least, where it is to have several.
+const LIVES_MIN: usize = 3;
 
 fn mark(left: &Left, wanted: u32) -> (u64, u64) {
     let regions = left.trace.regions.iter().filter(|region| matches!(region.owner, Owner::Partition { number: 0, .. }));
@@ -66,6 +70,52 @@ fn a_timer_is_punctual_beside_a_guest_that_spins_and_one_that_halts() {
     }
 }
 
+/// The calls are served by the neighbour's pCPU; the guest's is asked nothing.
+#[test]
+#[ignore = "boots an emulator"]
+fn a_timer_is_punctual_beside_smp_calls_to_another() {
+    let left = beside("SMP calls", &[("state=spin_if0", "state=spin_if1")], &CALLS);
+    let kicks = left.count(NEIGHBOUR_PCPU, HistogramId::Exit(ExitReason::Kick));
+    assert!(kicks >= CALLS.len() as u64, "{kicks} kicks of the neighbour\n{}", left.consoles());
+}
+
+/// How often the neighbour's partition was started.
+fn lives(left: &Left) -> usize {
+    let is_start = |event: &Event| matches!(event, Event::PartitionStart { partition: 1, .. });
+    left.events(0).iter().filter(|(_, event)| is_start(event)).count()
+}
+
+#[test]
+#[ignore = "boots an emulator"]
+fn a_timer_is_punctual_beside_reboots() {
+    let neighbour = [
+        ("name = \"pulse\" }", "name = \"hostile\" }"),
+        ("state=spin_if0", "attack=reboots"),
+        ("memory = \"2 MiB\"", "memory = \"16 MiB\""),
+        ("expect = \"run\"", "expect = \"run\"\non_reboot = \"restart\""),
+    ];
+    let left = beside("reboots", &neighbour, &PASS_TIME.repeat(if machine() == MachineKind::Qemu { 12 } else { 2 }));
+    let lives = lives(&left);
+    println!("reboots: {lives} lives of the neighbour");
+    assert!(lives >= LIVES_MIN, "{lives} lives\n{}", left.consoles());
+}
+
+/// Each life of the neighbour ends at the first page that is not its own.
+#[test]
+#[ignore = "boots an emulator"]
+fn a_timer_is_punctual_beside_a_guest_that_touches_foreign_pages() {
+    let neighbour = [
+        ("name = \"pulse\" }", "name = \"hostile\" }"),
+        ("state=spin_if0", "attack=pages"),
+        ("expect = \"run\"", "expect = \"anything\""),
+    ];
+    let life = [&["restart pulse"][..], &PASS_TIME].concat();
+    let left = beside("foreign pages", &neighbour, &life.repeat(LIVES_MIN));
+    let faults = left.count(NEIGHBOUR_PCPU, HistogramId::Exit(ExitReason::NestedPageFault));
+    println!("foreign pages: {faults} nested page faults in {} lives", lives(&left));
+    assert!(faults >= LIVES_MIN as u64, "{faults} nested page faults\n{}", left.consoles());
+}
+
 #[test]
 #[ignore = "boots an emulator"]
 fn a_timer_is_punctual_beside_restarts() {
@@ -105,4 +155,18 @@ fn a_timer_is_punctual_beside_a_busy_neighbour() {
 #[ignore = "boots an emulator"]
 fn a_timer_is_punctual_beside_a_hostile_guest() {
     beside_exits("hostile storm", "hostile", "attack=storm steps=1000000", "pcpus = [1, 3]", 1000);
+}
+
+/// The neighbour writes to its console all the time.
+#[test]
+#[ignore = "boots an emulator"]
+fn a_timer_is_punctual_beside_a_console_flood() {
+    beside_exits("console flood", "neighbour", "console=flood rounds=16", "pcpus = [1]", 10);
+}
+
+/// INITs and start-up IPIs of one vCPU to the other, over and over.
+#[test]
+#[ignore = "boots an emulator"]
+fn a_timer_is_punctual_beside_a_storm_of_resets() {
+    beside_exits("storm of resets", "hostile", "attack=reset-storm steps=1000000", "pcpus = [1, 3]", 100);
 }

@@ -69,7 +69,9 @@ fn a_guest_beside_restarts_notices_nothing(clock: Clock, in_a_row: usize, singly
     let whole = whole_lives(&console);
     println!("{whole} of {} lives were long enough to tell", restarts + 1);
     match clock {
-        Clock::Icount => assert_eq!(whole, restarts + 1, "{console}"),
+        Clock::Icount if machine() == MachineKind::Qemu => assert_eq!(whole, restarts + 1, "{console}"),
+        // Bochs' serial ports are as slow as real ones: a life of a millisecond prints a word or two.
+        Clock::Icount => assert!(whole > 0, "{console}"),
         // In a row a life has a millisecond, in which its thread may have to wait for the host.
         Clock::Host => assert!(whole > singly / 2, "{whole} {console}"),
     }

@@ -94,15 +94,17 @@ fn a_guest_that_reboots_for_ever_waits_longer_and_longer() {
     let starts = starts(&left);
     let lives: Vec<u64> = starts.windows(2).map(|pair| pair[1] - pair[0]).collect();
     assert!((4..=6).contains(&lives.len()), "10, 20, 40, 80, 160 ms and the lives: {lives:?}");
-    // Of the first, boot is a part.
-    assert!(lives[1..].windows(2).all(|pair| pair[1] > pair[0] + pair[0] / 2), "{lives:?}");
+    // Of the first, boot is a part; of each, what the guest prints, which takes Bochs most of it.
+    let longer: Vec<u64> = lives[1..].windows(2).map(|pair| pair[1].saturating_sub(pair[0])).collect();
+    assert!(longer[0] > 0 && longer.windows(2).all(|pair| pair[1] > pair[0] + pair[0] / 2), "{lives:?}");
 }
 
 #[test]
 #[ignore = "boots an emulator"]
 fn a_guest_that_reboots_for_ever_can_be_stopped() {
     for clock in clocks() {
-        let commands = ["stop guest", "stop guest", "start guest", "stop guest", "quit"];
+        // What is typed comes in the host's time: the survivor must not be done before, as its end is the run's.
+        let commands = ["hold 1 500", "stop guest", "stop guest", "start guest", "stop guest", "quit"];
         let left = run_with_commands(&guest("reboot_for_ever", &[FREE]), clock, 60, &commands);
         let consoles = left.consoles();
         assert_eq!(left.outcome, RunOutcome::Success, "{consoles}");

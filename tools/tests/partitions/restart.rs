@@ -1,5 +1,6 @@
 //! Partitions that are stopped, started and restarted from the console, in whatever state their vCPUs are.
 
+use crate::guests::by_machine;
 use crate::system::{Left, clocks, load, run_with_commands};
 use partita_host::emulator::Clock;
 use partita_host::outcome::RunOutcome;
@@ -81,7 +82,10 @@ fn restarts_from(clock: Clock, number: u64, state: &str, vcpus: usize) {
 }
 
 fn it_starts_again_from_every_state(clock: Clock) {
-    for (number, state) in (0..).zip(["spin_if0", "spin_if1", "hlt", "nmi"]) {
+    let states = ["spin_if0", "spin_if1", "hlt", "nmi"];
+    // With SVM in Bochs no kick reaches a guest that handles an NMI.
+    let states = by_machine(&states[..], &states[..], &states[..3]);
+    for (number, state) in (0..).zip(states) {
         restarts_from(clock, number, state, 2);
     }
     restarts_from(clock, 0, "spin_if0", 1);
