@@ -68,6 +68,17 @@ impl BenchFile {
         let rows = Row::ALL.iter().map(figures).collect::<Result<_, _>>()?;
         Ok(Self { machine: machine.result_name(), clock: ClockName::Icount, rows })
     }
+
+    /// Puts those rows together that were measured under Partita.
+    pub fn of_some(
+        machine: MachineKind,
+        bare: impl Fn(Row) -> Option<Figures>,
+        partita: impl Fn(Row) -> Option<Figures>,
+    ) -> Self {
+        let figures = |row: &Row| Some(RowFigures { name: row.name(), bare: bare(*row), partita: partita(*row)? });
+        let rows = Row::ALL.iter().filter_map(figures).collect();
+        Self { machine: machine.result_name(), clock: ClockName::Icount, rows }
+    }
 }
 
 /// A row without figures.
@@ -131,6 +142,17 @@ pub(crate) mod tests {
         let start = "{\"machine\":\"qemu-svm\",\"clock\":\"icount\",\"rows\":[{\"name\":\"exit.cpuid\",\"bare\":\
                      {\"min\":10,\"p50\":10,\"p99\":10,\"max\":10,\"count\":3},\"partita\":{\"min\":20,";
         assert!(text.starts_with(start), "{text}");
+    }
+
+    #[test]
+    fn of_some_rows_those_are_there_that_partita_has() {
+        let one = |wanted| move |row| if row == wanted { Figures::of(&mut [1]) } else { None };
+        let names = |bare, partita| {
+            let file = BenchFile::of_some(MachineKind::BOCHS_VMX, one(bare), one(partita));
+            file.rows.iter().map(|row| (row.name, row.bare.is_some())).collect::<Vec<_>>()
+        };
+        assert_eq!(names(Row::IpiSelf, Row::IpiSelf), [("ipi.self", true)]);
+        assert_eq!(names(Row::IpiSelf, Row::ExitCpuid), [("exit.cpuid", false)]);
     }
 
     #[test]

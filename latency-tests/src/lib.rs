@@ -23,7 +23,7 @@ pub mod table;
 
 pub use error::SuiteError;
 pub use figures::{BenchFile, Figures, RowFigures};
-pub use suite::{Images, SuiteOptions, run};
+pub use suite::{Images, SuiteOptions, run, run_some};
 
 /// Samples of each row.
 pub const SAMPLES: u32 = 2000;

@@ -58,23 +58,43 @@ impl Images {
 /// # Errors
 /// A boot could not take place, or failed, or its samples are not all there.
 pub fn run(options: &SuiteOptions) -> Result<BenchFile, SuiteError> {
-    options.machine.emulator().probe().map_err(anyhow::Error::from)?;
-    let dir = RunDir::prepare(&options.out_dir).map_err(anyhow::Error::from)?;
-    let images = Images::build(dir.path())?;
-    let figures = boot_all(options, &images)?;
-    let of = |place| {
-        let figures = &figures;
-        move |row| figures.get(&(place, row)).copied()
-    };
-    BenchFile::new(options.machine, of(Place::Bare), of(Place::Partita))
+    let figures = prepare_and_boot(options, Boot::all())?;
+    BenchFile::new(options.machine, of(&figures, Place::Bare), of(&figures, Place::Partita))
         .map_err(|error| anyhow::Error::from(error).into())
+}
+
+/// The same with some of the boots, and the rows that they measure.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_some(options: &SuiteOptions, boots: impl Iterator<Item = Boot> + Send) -> Result<BenchFile, SuiteError> {
+    let figures = prepare_and_boot(options, boots)?;
+    Ok(BenchFile::of_some(options.machine, of(&figures, Place::Bare), of(&figures, Place::Partita)))
 }
 
 type AllFigures = HashMap<(Place, Row), Figures>;
 
-/// Boots everything, `jobs` at a time, up to the first failure.
-fn boot_all(options: &SuiteOptions, images: &Images) -> Result<AllFigures, SuiteError> {
-    let queue = Mutex::new(Boot::all());
+/// The figures in a place.
+fn of(figures: &AllFigures, place: Place) -> impl Fn(Row) -> Option<Figures> {
+    move |row| figures.get(&(place, row)).copied()
+}
+
+fn prepare_and_boot(
+    options: &SuiteOptions,
+    boots: impl Iterator<Item = Boot> + Send,
+) -> Result<AllFigures, SuiteError> {
+    options.machine.emulator().probe().map_err(anyhow::Error::from)?;
+    let dir = RunDir::prepare(&options.out_dir).map_err(anyhow::Error::from)?;
+    boot_all(options, &Images::build(dir.path())?, boots)
+}
+
+/// Boots these, `jobs` at a time, up to the first failure.
+fn boot_all(
+    options: &SuiteOptions,
+    images: &Images,
+    boots: impl Iterator<Item = Boot> + Send,
+) -> Result<AllFigures, SuiteError> {
+    let queue = Mutex::new(boots);
     let done: Mutex<Result<AllFigures, SuiteError>> = Mutex::new(Ok(HashMap::new()));
     let work = || {
         loop {

@@ -134,6 +134,18 @@ fn histograms_are_written_as_json() {
 }
 
 #[test]
+fn the_clock_is_named_by_whose_it_is() {
+    let dir = run_dir(&trace_file());
+    let bochs = r#"{"version": 1, "clock": "icount", "tick": "1 tick = 1", "emulator": "Bochs", "pcpus": 1, "memory": 1048576}"#;
+    std::fs::write(dir.path().join("run.json"), bochs).unwrap();
+    let (code, out, _) = result(&["hist"], dir.path());
+    assert!(
+        code == Some(0) && out.starts_with("Latencies in ticks of Bochs' clock, 1000.000 MHz\n1 tick = 1\n"),
+        "{out}"
+    );
+}
+
+#[test]
 fn the_legs_of_smp_calls_are_shown_and_written() {
     let served = |i| Event::SmpCallServed {
         peer: 2,

@@ -2,6 +2,7 @@
 
 use super::say;
 use clap::{Args, Subcommand};
+use partita_host::emulator::MachineKind;
 use partita_host::outcome::{EXIT_DAMAGED_TRACE, EXIT_OK};
 use partita_host::progress::Step;
 use partita_host::trace::{
@@ -154,7 +155,10 @@ impl Hist {
             if hist.sources.is_empty() {
                 writeln!(out, "The trace has no exits, IPIs, kicks or SMP calls.")?;
             } else {
-                writeln!(out, "Latencies in ticks of the {} clock{}", hist.clock.name(), frequency(trace.tsc_hz))?;
+                writeln!(out, "Latencies in ticks of {}{}", whose_clock(&trace, &hist), frequency(trace.tsc_hz))?;
+                if let Some(run) = trace.run.as_ref().filter(|run| !run.tick.is_empty()) {
+                    writeln!(out, "{}", run.tick)?;
+                }
                 writeln!(out, "{}", chart::table(&hist, trace.tsc_hz).trim_fmt())?;
             }
             print_legs(out, &hist, trace.tsc_hz)?;
@@ -191,6 +195,15 @@ fn is_repeated(source: &LatencySource, hist: &HistFile) -> bool {
                 && (other.kind, other.name, other.pcpu, other.count)
                     == (source.kind, source.name, source.pcpu, source.count)
         })
+}
+
+/// The clock that the ticks are of. Bochs has one of its own, to which QEMU's name for time by instructions does not apply.
+fn whose_clock(trace: &Trace, hist: &HistFile) -> String {
+    let bochs = MachineKind::BOCHS_VMX.emulator().name();
+    match &trace.run {
+        Some(run) if run.emulator == bochs => format!("{bochs}' clock"),
+        _ => format!("the {} clock", hist.clock.name()),
+    }
 }
 
 fn frequency(tsc_hz: Option<u64>) -> String {
