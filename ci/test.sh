@@ -34,6 +34,8 @@ report() { # NAME STATUS SECONDS
         failed=$((failed + 1))
         failures+=("$1")
         printf 'FAIL  %7s s  %s (exit %d, %s)\n' "$3" "$1" "$2" "$(log_of "$1")"
+        # What broke first, as the consoles that a test prints behind it are long.
+        grep -m 1 -A 4 'panicked at' "$(log_of "$1")" | cut -c 1-300 | sed 's/^/    > /'
         tail -n 60 "$(log_of "$1")" | sed 's/^/    | /'
     fi
 }
