@@ -411,6 +411,44 @@ fn a_function_may_call_who_has_answered_a_round_that_is_awaited() {
 }
 
 #[test]
+fn an_answer_of_a_round_that_is_not_collected_is_not_overwritten() {
+    // 0 calls itself, 1 and 2 in one round, and calls 1 again when both have answered: amid its own part, and as it is told.
+    static CALLS: std::sync::OnceLock<Calls> = std::sync::OnceLock::new();
+    fn again() {
+        let calls = CALLS.get().unwrap();
+        let outcome = calls.smp_call_function(&set(&[1]), note, 77, ample(), |_, _| {}).unwrap();
+        assert!(outcome.all_answered());
+    }
+    fn outer(argument: u64) -> u64 {
+        if Threads::pcpu() == PcpuId(0) {
+            let phase = |target| CALLS.get().unwrap().phase(PcpuId(target), PcpuId(0)).unwrap();
+            while [1, 2].into_iter().any(|target| matches!(phase(target), Phase::Posted | Phase::Running)) {
+                Threads::relax();
+            }
+            again();
+        }
+        note(argument)
+    }
+    let machine = Machine::new(3, 3);
+    CALLS.set(machine.calls()).unwrap();
+    let caller: Work = Box::new(|calls| {
+        let mut told = Vec::new();
+        let outcome = calls.smp_call_function(&set(&[0, 1, 2]), outer, 10, ample(), |pcpu, reply| {
+            let Reply::Answered(answer) = reply else { panic!("{reply:?}") };
+            assert!(answer.stamps.posted <= answer.stamps.run && answer.stamps.run <= answer.stamps.done);
+            told.push((pcpu, answer.result, answer.stamps.posted));
+            again();
+        });
+        assert!(outcome.unwrap().all_answered());
+        let of = |pcpu: u16| (PcpuId(pcpu), answer(10, PcpuId(pcpu)));
+        assert_eq!(told.iter().map(|(pcpu, result, _)| (*pcpu, *result)).collect::<Vec<_>>(), [of(0), of(1), of(2)]);
+        assert_eq!(told[1].2, told[2].2, "one post for both");
+    });
+    machine.run(vec![caller, idle(), idle()]);
+    assert_eq!((machine.ran(1), machine.ran(2)), (vec![10, 77, 77, 77, 77], vec![10]));
+}
+
+#[test]
 fn a_call_that_makes_no_sense_is_refused_before_anyone_is_asked() {
     let machine = Machine::new(2, 2);
     let caller: Work = Box::new(|calls| {

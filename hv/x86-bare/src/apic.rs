@@ -5,7 +5,7 @@ use core::arch::asm;
 
 use crate::{read_msr, write_msr};
 
-/// Vector of spurious interrupts, which need a handler without EOI. Nobody can send one below 16 (SDM vol. 3, "Valid Interrupt
+/// Vector of spurious interrupts, which need no EOI. Nobody can send one below 16 (SDM vol. 3, "Valid Interrupt
 /// Vectors"), and no exception has it: in Bochs 2.7 no EOI ends an interrupt that was sent with this vector.
 pub const SPURIOUS_VECTOR: u8 = 0x0F;
 

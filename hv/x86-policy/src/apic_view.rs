@@ -206,10 +206,11 @@ pub const fn logical_id(id: u32) -> u32 {
     ((id >> 4) << 16) | (1 << (id & 15))
 }
 
-/// The same for who sends to it: `None` for an ID from 2^20 on, whose cluster the register does not hold.
+/// The same for who sends to it: `None` for an ID whose cluster the register does not hold, from 2^20 on, and for those of the
+/// last cluster, which broadcasts name.
 #[inline]
 pub const fn logical_destination(id: u32) -> Option<u32> {
-    if id < 1 << 20 { Some(logical_id(id)) } else { None }
+    if id < 0xF_FFF0 { Some(logical_id(id)) } else { None }
 }
 
 #[cfg(test)]
@@ -230,8 +231,8 @@ mod tests {
     fn logical_ids_are_cluster_and_bit() {
         assert_eq!(logical_id(2), 0b100);
         assert_eq!(logical_id(0x123), (0x12 << 16) | (1 << 3));
-        assert_eq!(logical_destination(0xF_FFFF), Some(0xFFFF_8000));
-        assert_eq!(logical_destination(0x10_0000), None);
+        assert_eq!(logical_destination(0xF_FFEF), Some(0xFFFE_8000));
+        assert_eq!((logical_destination(0xF_FFF0), logical_destination(0x10_0000)), (None, None));
         let view = ApicView::new(&[2, 3, 0x13]).unwrap();
         assert_eq!(view.with_logical(0xFFFF), VcpuMask(0b011));
         assert_eq!(view.with_logical((1 << 16) | (1 << 3)), VcpuMask(0b100));

@@ -7,7 +7,7 @@ use partita_trace::histogram::HistogramId;
 use partita_trace::names::KickKind;
 use spin::Once;
 
-use crate::cpu::percpu::{self, KickMode};
+use crate::cpu::percpu::{self, KickMode, OTHER_CLUSTER};
 use crate::cpu::{rdtsc, relax};
 use crate::{apic, clock, trace};
 
@@ -74,18 +74,13 @@ impl Arch for X86 {
 #[derive(Debug)]
 pub struct ClusterNmi {
     /// What the destinations have together, and what each of them has.
-    any: u64,
-    all: u64,
-}
-
-impl ClusterNmi {
-    /// Bits of the pCPUs in a destination; what is above them has to be the same for all.
-    const PCPUS: u64 = 0xFFFF;
+    any: u32,
+    all: u32,
 }
 
 impl Default for ClusterNmi {
     fn default() -> Self {
-        Self { any: 0, all: u64::MAX }
+        Self { any: 0, all: u32::MAX }
     }
 }
 
@@ -96,17 +91,19 @@ impl Kicks for ClusterNmi {
     fn gather(&mut self, target: PcpuId) {
         let destination = percpu::public(target).nmi_destination();
         self.any |= destination;
-        self.all &= destination | Self::PCPUS;
+        // The bits below the cluster may differ.
+        self.all &= destination | !OTHER_CLUSTER;
     }
 
     #[inline(always)]
     fn can_be_sent(&self) -> bool {
-        (self.any ^ self.all) & !Self::PCPUS == 0 && self.any & percpu::HAS_NMI_DESTINATION != 0
+        let cluster = self.any & OTHER_CLUSTER;
+        cluster == self.all & OTHER_CLUSTER && cluster != 0
     }
 
     #[inline(always)]
     fn send(self) {
-        apic::send_nmi_logical(self.any as u32);
+        apic::send_nmi_logical(self.any ^ OTHER_CLUSTER);
     }
 }
 

@@ -20,8 +20,8 @@ pub struct StormPart {
     pub hold_ms: AtomicU32,
     made: AtomicU64,
     answered: AtomicU64,
-    late: AtomicU64,
-    other: AtomicU64,
+    late: AtomicU32,
+    other: AtomicU32,
     served: AtomicU64,
 }
 
@@ -32,20 +32,26 @@ impl StormPart {
             hold_ms: AtomicU32::new(0),
             made: AtomicU64::new(0),
             answered: AtomicU64::new(0),
-            late: AtomicU64::new(0),
-            other: AtomicU64::new(0),
+            late: AtomicU32::new(0),
+            other: AtomicU32::new(0),
             served: AtomicU64::new(0),
         }
     }
 
     /// Calls made, answered, late and not made, and calls served.
     pub fn counts(&self) -> [u64; 5] {
-        [&self.made, &self.answered, &self.late, &self.other, &self.served].map(|count| count.load(Ordering::Relaxed))
+        let [made, answered, served] =
+            [&self.made, &self.answered, &self.served].map(|count| count.load(Ordering::Relaxed));
+        let [late, other] = [&self.late, &self.other].map(|count| u64::from(count.load(Ordering::Relaxed)));
+        [made, answered, late, other, served]
     }
 
     /// Begins a storm with so many rounds to make.
     pub fn begin(&self, rounds: u32) {
-        for count in [&self.made, &self.answered, &self.late, &self.other, &self.served] {
+        for count in [&self.made, &self.answered, &self.served] {
+            count.store(0, Ordering::Relaxed);
+        }
+        for count in [&self.late, &self.other] {
             count.store(0, Ordering::Relaxed);
         }
         self.left.store(rounds, Ordering::Relaxed);
@@ -91,12 +97,15 @@ pub fn take_part() {
         let argument = u64::from(round);
         let on_reply = |_, reply: &Reply| {
             part.made.fetch_add(1, Ordering::Relaxed);
-            let count = match reply {
-                Reply::Answered(answer) if answer.result == argument.wrapping_add(1) => &part.answered,
+            let failed = match reply {
+                Reply::Answered(answer) if answer.result == argument.wrapping_add(1) => {
+                    part.answered.fetch_add(1, Ordering::Relaxed);
+                    return;
+                }
                 Reply::Late | Reply::LateRunning => &part.late,
                 _ => &part.other,
             };
-            count.fetch_add(1, Ordering::Relaxed);
+            failed.fetch_add(1, Ordering::Relaxed);
         };
         let deadline = Deadline::after_ms::<X86>(CALL_DEADLINE_MS);
         let _ = calls.smp_call_function(&targets, serve, argument, deadline, on_reply);

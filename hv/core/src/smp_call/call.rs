@@ -3,7 +3,7 @@
 use core::marker::PhantomData;
 
 use super::go_round::Call;
-use super::mailbox::{LOOSE_ROUND, LOOSE_SLOTS, Mailbox, PENDING_BITS, PcpuState};
+use super::mailbox::{LOOSE_ROUND, LOOSE_SLOTS, Mailbox, NESTED, PENDING_BITS, PcpuState};
 use super::reply::{Answer, CallError, CallOutcome, Deadline, PostOutcome, Reply, Stamps, put};
 use super::round::{self, ROUND_PCPUS_MAX, Round};
 use super::serve::Inbox;
@@ -104,7 +104,8 @@ impl<'a, A: Arch> SmpCalls<'a, A> {
         online
     }
 
-    /// Where the last call of `caller` to `target` is, for anyone to see.
+    /// Where the call of `caller` to `target` is, for anyone to see: its round if the target has not ended that, else the last
+    /// by its slot.
     pub fn phase(&self, target: PcpuId, caller: PcpuId) -> Option<Phase> {
         let slot = self.inbox(target)?.slots.get(caller.index()).map(Slot::phase);
         match self.rounds.get(caller.index()).map(|round| round.stands(target.index())) {
@@ -144,14 +145,26 @@ impl<'a, A: Arch> SmpCalls<'a, A> {
     ///
     /// # Errors
     /// See [`CallError`]; then no target was asked.
-    #[inline(never)]
     pub fn smp_call_function(
         &self,
         targets: &PcpuSet,
         function: Function,
         argument: u64,
         deadline: Deadline,
-        on_reply: impl FnMut(PcpuId, &Reply),
+        mut on_reply: impl FnMut(PcpuId, &Reply),
+    ) -> Result<CallOutcome, CallError> {
+        // One body for whatever is done with the replies, which is when nobody waits any more.
+        self.call_all(targets, function, argument, deadline, &mut on_reply)
+    }
+
+    #[inline(never)]
+    fn call_all(
+        &self,
+        targets: &PcpuSet,
+        function: Function,
+        argument: u64,
+        deadline: Deadline,
+        on_reply: &mut dyn FnMut(PcpuId, &Reply),
     ) -> Result<CallOutcome, CallError> {
         let (me, posted) = self.caller(targets, Some(deadline))?;
         let all = targets.low_word();
@@ -178,7 +191,7 @@ impl<'a, A: Arch> SmpCalls<'a, A> {
         targets: &PcpuSet,
         ask: &Ask,
         deadline: Deadline,
-        mut on_reply: impl FnMut(PcpuId, &Reply),
+        on_reply: &mut dyn FnMut(PcpuId, &Reply),
     ) -> CallOutcome {
         // Those who were not asked are few, if any.
         let (mut others, mut busy) = (PcpuSet::EMPTY, PcpuSet::EMPTY);
@@ -189,7 +202,7 @@ impl<'a, A: Arch> SmpCalls<'a, A> {
         }
         let asked = targets.difference(&others);
         // The others are at work already.
-        let own = targets.contains(me).then(|| run_here::<A>(ask.function, ask.argument));
+        let own = targets.contains(me).then(|| self.nested(me, || run_here::<A>(ask.function, ask.argument)));
         let mut gone = PcpuSet::EMPTY;
         let expired = self.wait(me, &asked, deadline, &mut gone);
         let mut outcome = CallOutcome { ended: A::now(), ..CallOutcome::default() };
@@ -362,8 +375,20 @@ impl<'a, A: Arch> SmpCalls<'a, A> {
     /// [`Self::handle_smp_call`], kept apart so that a wait in which nobody calls this pCPU prepares nothing for it.
     #[cold]
     #[inline(never)]
-    fn serve_others(&self, now: u64) {
-        self.handle_smp_call(now);
+    fn serve_others(&self, me: PcpuId, now: u64) {
+        self.nested(me, || {
+            self.handle_smp_call(now);
+        });
+    }
+
+    /// Runs something amid a call of this pCPU: what it calls in turn goes by slots, which tell who is busy.
+    fn nested<T>(&self, me: PcpuId, run: impl FnOnce() -> T) -> T {
+        let Some(own) = self.mailbox(me) else { return run() };
+        let before = own.loose() & NESTED;
+        own.set_loose(own.loose() | NESTED);
+        let result = run();
+        own.set_loose(own.loose() & !NESTED | before);
+        result
     }
 
     /// One turn of a wait: serves what is asked of this pCPU, so that callers who call each other both get their answer.
@@ -372,7 +397,7 @@ impl<'a, A: Arch> SmpCalls<'a, A> {
     pub(super) fn wait_a_turn(&self, me: PcpuId, deadline: Deadline) -> bool {
         let now = A::now();
         if self.has_pending(me) {
-            self.serve_others(now);
+            self.serve_others(me, now);
         }
         A::relax();
         deadline.has_passed(now)

@@ -1,7 +1,7 @@
 //! The caller's side of a round: a call to several targets that are kicked together, posted and awaited as a whole.
 
 use super::call::{SmpCalls, run_here};
-use super::mailbox::{LOOSE_ROUND, Mailbox, PcpuState};
+use super::mailbox::{LOOSE_ROUND, LOOSE_SLOTS, Mailbox, NESTED, PcpuState};
 use super::reply::{CallOutcome, Deadline, Reply};
 use super::round::{ROUND_PCPUS_MAX, Round, bit};
 use super::slot::Function;
@@ -57,7 +57,7 @@ impl<A: Arch> SmpCalls<'_, A> {
     /// The kicks to `asked`, if these can be asked in one round: it is free, and all are online and can be kicked together.
     #[inline(always)]
     pub(super) fn kicks_of_round(&self, me: PcpuId, mailbox: &Mailbox, round: &Round, asked: u64) -> Option<A::Kicks> {
-        if mailbox.loose() != 0 && !self.is_all_over(me, mailbox, round) {
+        if mailbox.loose() != 0 && (mailbox.loose() & NESTED != 0 || !self.is_all_over(me, mailbox, round)) {
             return None;
         }
         let mut kicks = A::Kicks::default();
@@ -65,7 +65,7 @@ impl<A: Arch> SmpCalls<'_, A> {
         let mut are_online = true;
         for number in Numbers(asked) {
             let target = self.mailboxes.get(number)?;
-            are_online &= target.state() == PcpuState::Online;
+            are_online &= target.is_online();
             kicks.gather(PcpuId(number as u16));
         }
         (are_online && kicks.can_be_sent()).then_some(kicks)
@@ -88,10 +88,11 @@ impl<A: Arch> SmpCalls<'_, A> {
         &self,
         me: PcpuId,
         call: Call<'_, A>,
-        mut on_reply: impl FnMut(PcpuId, &Reply),
+        on_reply: &mut dyn FnMut(PcpuId, &Reply),
     ) -> CallOutcome {
         let Call { mailbox, round, asked, all, kicks, function, argument, posted, deadline } = call;
-        mailbox.set_loose(LOOSE_ROUND);
+        // Until its answers are collected, no nested call may use the round.
+        mailbox.set_loose(LOOSE_ROUND | NESTED);
         round.post(asked, function, argument, posted);
         for mailbox in Numbers(asked).filter_map(|number| self.mailboxes.get(number)) {
             mailbox.mark_round(me.index());
@@ -101,9 +102,6 @@ impl<A: Arch> SmpCalls<'_, A> {
         let own = (all != asked).then(|| run_here::<A>(function, argument));
         let missing = self.await_round(me, round, deadline);
         let seen = A::now();
-        if missing.running == 0 {
-            mailbox.set_loose(mailbox.loose() & !LOOSE_ROUND);
-        }
         let mut outcome = CallOutcome { ended: seen, ..CallOutcome::default() };
 
         for number in Numbers(all) {
@@ -115,6 +113,8 @@ impl<A: Arch> SmpCalls<'_, A> {
             outcome.note(pcpu, &reply);
             on_reply(pcpu, &reply);
         }
+        let left = if missing.running == 0 { 0 } else { LOOSE_ROUND };
+        mailbox.set_loose(mailbox.loose() & LOOSE_SLOTS | left);
         outcome
     }
 
@@ -123,15 +123,15 @@ impl<A: Arch> SmpCalls<'_, A> {
     fn await_round(&self, me: PcpuId, round: &Round, deadline: Deadline) -> Missing {
         let mut missing = Missing::default();
         loop {
-            let left = round.left() & !missing.running;
-            if left == 0 {
+            let left = round.left();
+            // Who is known to run it for ever is among them.
+            if left == missing.running {
                 break;
             }
             // As the wait is for all of them, one at a time is enough to look after.
-            let number = left.trailing_zeros() as usize;
-            let state = self.state(PcpuId(number as u16));
-            if state != PcpuState::Online {
-                self.look_after(round, number, state, &mut missing);
+            let number = (left ^ missing.running).trailing_zeros() as usize;
+            if !self.mailboxes.get(number).is_some_and(Mailbox::is_online) {
+                self.look_after(round, number, &mut missing);
             }
             if self.wait_a_turn(me, deadline) {
                 missing.late = round.withdraw(left);
@@ -147,7 +147,8 @@ impl<A: Arch> SmpCalls<'_, A> {
 
     /// A target that serves no longer: what it has not begun is withdrawn, and what it runs it does not finish if it has stopped.
     #[cold]
-    fn look_after(&self, round: &Round, number: usize, state: PcpuState, missing: &mut Missing) {
+    fn look_after(&self, round: &Round, number: usize, missing: &mut Missing) {
+        let state = self.state(PcpuId(number as u16));
         let withdrawn = round.withdraw(bit(number));
         missing.unreachable |= withdrawn;
         if withdrawn == 0 && state == PcpuState::Stopped {

@@ -37,6 +37,8 @@ pub(super) const PENDING_BITS: usize = u64::BITS as usize;
 pub(super) const LOOSE_ROUND: u8 = 1 << 0;
 /// A target may not be over with what it was asked by its slot, and nobody waits for.
 pub(super) const LOOSE_SLOTS: u8 = 1 << 1;
+/// This pCPU runs a function amid a call of its own, or has not collected all answers of its round.
+pub(super) const NESTED: u8 = 1 << 2;
 
 /// A target's mailbox: one cache line. Its slots are apart, one for each caller.
 ///
@@ -44,13 +46,14 @@ pub(super) const LOOSE_SLOTS: u8 = 1 << 1;
 #[derive(Debug)]
 #[repr(C, align(64))]
 pub struct Mailbox {
-    /// Hints which slots to look into; the slots decide. One word whatever the number of pCPUs, so that the check
+    /// Hints which slots and rounds to look into; those decide. One word whatever the number of pCPUs, so that the check
     /// before each entry of a guest is one load.
     pending: AtomicU64,
     /// Calls that this target let pass their deadline.
     late: AtomicU64,
     state: AtomicU8,
-    /// The pCPU's own, as a caller: what of its calls may not be over, [`LOOSE_ROUND`] and [`LOOSE_SLOTS`].
+    /// The pCPU's own, as a caller: why its next call may have to go without a round, [`LOOSE_ROUND`], [`LOOSE_SLOTS`] and
+    /// [`NESTED`].
     loose: AtomicU8,
 }
 
@@ -80,7 +83,7 @@ impl Mailbox {
         self.pending.fetch_or(1 << (ROUND_PCPUS_MAX + caller % ROUND_PCPUS_MAX), Ordering::Release);
     }
 
-    /// Caller: what of its calls may not be over, besides a call to one that it waits for.
+    /// Caller: why its next call may have to go without a round.
     #[inline(always)]
     pub(super) fn loose(&self) -> u8 {
         self.loose.load(Ordering::Relaxed)
@@ -123,6 +126,13 @@ impl Mailbox {
             3 => PcpuState::Stopped,
             _ => PcpuState::Offline,
         }
+    }
+
+    /// Whether that is [`PcpuState::Online`].
+    #[inline(always)]
+    pub(super) fn is_online(&self) -> bool {
+        // Acquire: as in `state`.
+        self.state.load(Ordering::Acquire) == PcpuState::Online as u8
     }
 
     pub(super) fn set_state(&self, state: PcpuState) {

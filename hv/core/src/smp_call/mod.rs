@@ -7,7 +7,7 @@
 //!
 //! What this promises, and by which ordering:
 //! - **Once or reported**: a call leaves `Posted` by one compare-and-swap, of the target that claims it or of the
-//!   caller that withdraws it. A target that wakes late finds nothing.
+//!   caller that withdraws it; a target leaves `todo` of a round by one read-modify-write of either. A target that wakes late finds nothing.
 //! - **Never stale**: the release of the post and the acquire of the claim order the function and argument; a slot
 //!   is not written again before its call is over.
 //! - **Never lost**: mark and slot are written before the kick, kicks are level-triggered, and a target takes the

@@ -10,7 +10,7 @@
 //!                         withdraw (caller)
 //! ```
 //! Who takes the bit out of `todo`, by one atomic operation, decides: the target runs the function, or the caller has withdrawn
-//! it. A round is posted only when nobody is left of the one before it.
+//! it. A round is posted only when nobody is left of the one before it, and its answers are collected.
 
 use super::reply::{Answer, Stamps};
 use super::slot::{Claimed, Function};
@@ -104,12 +104,13 @@ impl Round {
         (is_in(&self.todo), is_in(&self.left))
     }
 
-    /// Caller, when nobody is left: asks `targets`. `posted` is the time at which it began to.
+    /// Caller, when nobody is left and all answers are collected: asks `targets`. `posted` is the time at which it began to.
     #[inline(always)]
     pub(super) fn post(&self, targets: u64, function: Function, argument: u64, posted: u64) {
         self.function.store(function as *mut (), Ordering::Relaxed);
         self.argument.store(argument, Ordering::Relaxed);
         self.posted.store(posted, Ordering::Relaxed);
+        self.kicked.store(0, Ordering::Relaxed);
         self.left.store(targets, Ordering::Relaxed);
         // Release: who claims this sees all that is stored above. A read-modify-write, as all other changes of this word are: a
         // target that looks without being asked writes back what it has found.

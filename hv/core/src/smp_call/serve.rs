@@ -47,7 +47,7 @@ impl<A: Arch> Inbox<'_, A> {
         self.mailbox.pending_marks()
     }
 
-    /// Runs what was asked of this pCPU, at most one call of each caller, and returns how many ran.
+    /// Runs what was asked of this pCPU, of each caller at most one call by its slot and one round, and returns how many ran.
     ///
     /// `entered` is the time at which this pCPU left its guest, or now.
     pub fn handle_smp_call(&self, entered: u64) -> u32 {

@@ -37,7 +37,7 @@ pub(super) enum Settled {
 impl Target<'_> {
     #[inline]
     fn is_online(&self) -> bool {
-        self.mailbox.state() == PcpuState::Online
+        self.mailbox.is_online()
     }
 
     /// Posts, from `posted` on; `Err` says why not. The kick is to follow.

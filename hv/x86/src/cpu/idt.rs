@@ -334,6 +334,8 @@ fn set(table: &mut InterruptDescriptorTable, vector: u8, handler: u64) {
 fn build_housekeeping() -> InterruptDescriptorTable {
     let mut table = build(FIRST_INTERRUPT, &raw const nmi_stub);
     set(&mut table, TIMER_VECTOR, &raw const timer_stub as u64);
+    // No guest's step comes to this pCPU.
+    set(&mut table, DEBUG, exceptions::stub(DEBUG));
     table
 }
 
@@ -346,8 +348,7 @@ fn build(first_interrupt: u8, nmi: *const u8) -> InterruptDescriptorTable {
     set(&mut table, DEBUG, &raw const debug_stub as u64);
     set(&mut table, NMI, nmi as u64);
     set(&mut table, GENERAL_PROTECTION, &raw const general_protection_stub as u64);
-    // What was meant for a guest that is no more only has to be ended. That of spurious interrupts too: a guest can have
-    // sent a real one, which would hold all others back; after a spurious one the EOI finds nothing in service.
+    // What was meant for a guest that is no more only has to be ended. After a spurious interrupt the EOI finds nothing in service.
     for vector in (first_interrupt..=u8::MAX).chain([SPURIOUS_VECTOR]) {
         set(&mut table, vector, &raw const kick_stub as u64);
     }

@@ -205,12 +205,12 @@ pub fn set_kick_mode(mode: KickMode) {
     let public = public(private().id);
     match mode {
         KickMode::Vector => {
-            public.nmi_destination.store(0, Ordering::Relaxed);
+            public.nmi_destination.store(NO_NMI_DESTINATION, Ordering::Relaxed);
             public.vector_gate.open();
         }
         KickMode::Nmi => {
             public.vector_gate.close();
-            let destination = logical_destination(public.apic_id()).map_or(0, |id| HAS_NMI_DESTINATION | u64::from(id));
+            let destination = logical_destination(public.apic_id()).map_or(NO_NMI_DESTINATION, |id| id ^ OTHER_CLUSTER);
             public.nmi_destination.store(destination, Ordering::Relaxed);
         }
     }
@@ -243,15 +243,17 @@ pub enum Progress {
     Loads = 5,
 }
 
-/// A pCPU has a logical ID, and is to be kicked by NMI.
-pub const HAS_NMI_DESTINATION: u64 = 1 << 63;
+/// The cluster of a logical x2APIC ID, turned over in [`Public::nmi_destination`], so that no cluster is 0 there.
+pub const OTHER_CLUSTER: u32 = 0xFFFF_0000;
+/// For a pCPU that is not kicked by NMI, or has no logical ID.
+const NO_NMI_DESTINATION: u32 = 0;
 
 /// What other pCPUs may see and change of a pCPU.
 #[derive(Debug)]
 pub struct Public {
     apic_id: AtomicU32,
     /// See [`Self::nmi_destination`].
-    nmi_destination: AtomicU64,
+    nmi_destination: AtomicU32,
     /// Before kicks by vector: closed while its local APIC is its guest's.
     vector_gate: Gate,
     progress: AtomicU8,
@@ -268,7 +270,7 @@ pub struct Public {
 static PUBLIC: [Public; PCPUS_MAX] = [const {
     Public {
         apic_id: AtomicU32::new(0),
-        nmi_destination: AtomicU64::new(0),
+        nmi_destination: AtomicU32::new(NO_NMI_DESTINATION),
         vector_gate: Gate::new(),
         progress: AtomicU8::new(Progress::Offline as u8),
         requests: RequestWord::new(),
@@ -297,10 +299,10 @@ impl Public {
         self.apic_id.store(id, Ordering::Relaxed);
     }
 
-    /// Its logical x2APIC ID and [`HAS_NMI_DESTINATION`] if it has to be kicked by NMI, and has such an ID; else 0. Those of one
-    /// cluster can be kicked together.
+    /// Its logical x2APIC ID with [`OTHER_CLUSTER`] turned over, if it has to be kicked by NMI and has such an ID; else 0. Those
+    /// of one cluster can be kicked together.
     #[inline(always)]
-    pub fn nmi_destination(&self) -> u64 {
+    pub fn nmi_destination(&self) -> u32 {
         self.nmi_destination.load(Ordering::Relaxed)
     }
 

@@ -48,7 +48,7 @@ pub struct SvmVcpu {
     pub(super) vmcb: &'static mut Vmcb,
     /// DR6 and the guest's own TF before the hypervisor's step over an IRET, while that is under way.
     pub(super) before_step: Option<(u64, bool)>,
-    /// Whether this is Bochs 2.7, which exits for a #DB before it writes the reason into DR6. On any other CPU an INT1 has no
+    /// Whether this is Bochs' generic CPU, which exits for a #DB before it writes the reason into DR6. On any other CPU an INT1 has no
     /// reason, and is the guest's.
     loses_debug_reasons: bool,
 }
