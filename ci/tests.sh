@@ -30,16 +30,28 @@ fuzz() ( # CRATE TARGET
 # All others count instructions, and are the same however fast they are.
 alone='_by_threads$|^(qemu|iso|linux_bare)::|^partitions::(console|cpu|devices|ends|guests|reboots|timeout|typing)::'
 alone+='|^partitions::(restart::one_that|storm::no_call_is_lost_among_eight|kicks::none_is_lost_by_a_guest)'
-alone+='|^partitions::hostile::(ring|lives::(the_local_apic|no_end))'
+alone+='|^partitions::hostile::(ring|lives::(the_local_apic|no_end|reboots_amid))'
+
+# Why a test is only in the long form, if so.
+only_long() { # FILE::NAME
+    case $1 in
+        suite::two_runs_with_svm_in_bochs*) echo "two minutes of Bochs" ;;
+        exits::in_bochs*) echo "a minute of Bochs" ;;
+        linux_rt::in_bochs*) echo "two minutes of Bochs for each of three CPUs" ;;
+    esac
+}
 
 # The tests of one file that boot an emulator, each by itself, so that each has its time.
 emulated() { # PACKAGE FILE
-    local package=$1 file=$2 names name later=()
+    local package=$1 file=$2 names name why later=()
     names=$(cargo test --quiet --locked -p "$package" --test "$file" -- --ignored --list --format terse 2>/dev/null \
         | sed -n 's/: test$//p')
     [ -n "$names" ] || { run "$file" false; return; }
     for name in $names; do
-        if [[ $name != *_by_instruction_count && $file::$name =~ $alone ]]; then
+        why=$(only_long "$file::$name")
+        if [ "$long" -ne 1 ] && [ -n "$why" ]; then
+            skip "$file::$name" "$why; --long runs it"
+        elif [[ $name != *_by_instruction_count && $file::$name =~ $alone ]]; then
             later+=("$name")
         else
             beside "$file::$name" emulated_one "$package" "$file" "$name"
@@ -58,7 +70,7 @@ emulated_one() { # PACKAGE FILE NAME
 # there.
 vmx_short='^(guests|cpu)::|^kicks::none_is_lost_(by_instruction_count|in_storms)|^kicks::none_of_two|^ends::a_triple_fault'
 vmx_short+='|^flood::.*_by_instruction_count|^together::.*_by_instruction_count'
-vmx_short+='|^lateness::.*(halts|storm|restarts|hostile_guest|foreign_pages)$'
+vmx_short+='|^lateness::'
 vmx_short+='|^hostile::survivors::(a_storm_of_(exits_is_not_noticed|resets).*_by_instruction_count|no_privileged)'
 vmx_short+='|^hostile::modes::(nmis_change|no_older)|^hostile::lives::(the_local_apic|no_end|random.*_by_instruction_count)'
 svm_short='^guests::(a_vcpu_looks|nmis_are)|^cpu::every_mode|^kicks::none_of_two_in_a_burst|^ends::(a_triple_fault|interrupts_that)'
@@ -66,13 +78,14 @@ svm_short='^guests::(a_vcpu_looks|nmis_are)|^cpu::every_mode|^kicks::none_of_two
 # Why a test cannot run in Bochs, if so.
 not_in_bochs() { # MACHINE NAME
     case $2 in
-        *_by_threads*|kicks::none_is_lost_by_a_guest*) echo "a machine with a thread for each pCPU; Bochs has one for all" ;;
+        *_by_threads*) echo "a machine with a thread for each pCPU; Bochs has one for all" ;;
+        kicks::none_is_lost_by_a_guest*) echo "it is about how QEMU takes turns" ;;
         restart::one_that_is_stuck*) echo "time has to pass while everyone waits, which takes Bochs minutes" ;;
         witness::*) echo "the witness is QEMU's log of exits" ;;
         devices::*) echo "Bochs has none of the test devices, and port 0xE9 for itself" ;;
         duo::* | refusals::* | timeout::* | terminal::* | entries::the_multiboot*) echo "it starts QEMU by itself" ;;
         vmx_faults::* | vmx_lacking::*) echo "it starts Bochs by itself" ;;
-        linux::*) echo "a kernel takes Bochs several minutes to boot" ;;
+        linux::*) echo "each boots kernels several times, which takes Bochs two minutes each; linux_rt has one" ;;
         typing::each_of_seven*) echo "Bochs has four serial ports" ;;
         *) [ "$1" != bochs-svm ] || not_on_svm_in_bochs "$2" ;;
     esac
@@ -80,7 +93,7 @@ not_in_bochs() { # MACHINE NAME
 
 not_on_svm_in_bochs() { # NAME
     case $1 in
-        hostile::*) echo "the lists of instructions are those of QEMU's SVM and of VMX" ;;
+        hostile::*) echo "the lists of instructions are those of QEMU's SVM and of VMX; what needs none was not tried there" ;;
         guests::a_second_vcpu*) echo "there no kick reaches a guest that handles an NMI (docs/platforms.md)" ;;
         cpu::breakpoints_and_*) echo "there the reason of a #DB is forgotten (docs/platforms.md)" ;;
     esac

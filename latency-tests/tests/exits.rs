@@ -1,9 +1,6 @@
 //! What causes no exit: timer interrupts, HLT, EOI, and IPIs at their receiver. Told from the exit counts of two runs
 //! that differ in their number of samples only: what set-up needs is the same in both.
 
-mod long;
-
-use long::{is_long, skipped};
 use partita_host::emulator::MachineKind;
 use partita_latency_tests::boot::{Boot, Place};
 use partita_latency_tests::samples::exit_counts;
@@ -81,9 +78,6 @@ fn an_ipi_costs_one_exit_at_its_sender_and_none_at_its_receiver() {
 #[test]
 #[ignore = "boots an emulator"]
 fn in_bochs_it_is_the_same() {
-    if !is_long() {
-        return skipped("a minute of Bochs");
-    }
     for machine in [MachineKind::BOCHS_VMX, MachineKind::BOCHS_SVM] {
         assert_timer_interrupts_and_halts_are_free(machine);
         assert_an_ipi_costs_its_sender_alone(machine);

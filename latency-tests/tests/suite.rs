@@ -1,8 +1,5 @@
 //! The suite as a whole: it is deterministic, complete, and within its budgets.
 
-mod long;
-
-use long::{is_long, skipped};
 use partita_host::emulator::MachineKind;
 use partita_latency_tests::boot::{Boot, Place};
 use partita_latency_tests::budgets::Budgets;
@@ -52,7 +49,7 @@ fn two_runs_are_identical_complete_and_within_their_budgets() {
 #[test]
 #[ignore = "boots an emulator"]
 fn two_runs_with_vmx_in_bochs_are_identical_and_within_their_budgets() {
-    if is_long() {
+    if std::env::var("PARTITA_LONG").is_ok_and(|value| value == "1") {
         return assert_whole_suite(MachineKind::BOCHS_VMX);
     }
     let boots = [Group::Exit, Group::Kick, Group::Broadcast].map(|group| Boot { place: Place::Partita, group });
@@ -66,9 +63,5 @@ fn two_runs_with_vmx_in_bochs_are_identical_and_within_their_budgets() {
 #[test]
 #[ignore = "boots an emulator"]
 fn two_runs_with_svm_in_bochs_are_identical_and_within_their_budgets() {
-    if is_long() {
-        assert_whole_suite(MachineKind::BOCHS_SVM);
-    } else {
-        skipped("two minutes of Bochs");
-    }
+    assert_whole_suite(MachineKind::BOCHS_SVM);
 }

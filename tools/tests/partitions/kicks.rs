@@ -2,6 +2,7 @@
 
 mod bursts;
 
+use crate::guests::guest;
 use crate::system::{Left, is_long, load, machine, run, uses_vmx};
 use partita_host::emulator::{Clock, MachineKind};
 use partita_host::outcome::RunOutcome;
@@ -206,4 +207,23 @@ fn none_of_two_is_lost_at_an_exit() {
 fn none_of_two_is_lost_at_a_start() {
     let hits = bursts::around_starts(if is_long() { 9000 } else { 900 });
     println!("calls at an INIT: {hits:?}");
+}
+
+/// Two kicks within one exit: the guest's CPUs send each other and themselves 2,000 NMIs in each run, each for itself, while the
+/// housekeeping core calls them back to back. Bursts at chosen distances, which Bochs has, make up for no lost kick.
+#[test]
+#[ignore = "boots an emulator"]
+fn none_of_two_is_lost_among_back_to_back_calls() {
+    for smp_call_hz in [1_000_000, 200_000] {
+        let left = guest("nmi", Clock::Icount, smp_call_hz, 19);
+        let console = left.console("hypervisor");
+        let calls = console.lines().find_map(|line| {
+            let (rounds, calls) = line.strip_prefix("partita: ")?.split_once(" rounds of SMP calls, ")?;
+            let calls = calls.strip_suffix(" calls, 0 late")?;
+            Some((rounds.parse::<u64>().ok()?, calls.parse::<u64>().ok()?))
+        });
+        let (rounds, calls) = calls.unwrap_or_else(|| panic!("calls were late\n{console}"));
+        println!("{calls} calls in {rounds} rounds among the guest's NMIs");
+        assert!(calls > 2000, "{console}");
+    }
 }
