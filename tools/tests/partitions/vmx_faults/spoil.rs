@@ -81,6 +81,10 @@ pub(crate) fn spoil(debugger: &mut Debugger, hypervisor: &Hypervisor, mut faults
             }
             if let Some(at) = faults.iter().position(|(victim, _)| *victim == pcpu) {
                 debugger.select(pcpu);
+                // A read for another one has let this one go on: it comes again.
+                if debugger.register("rip") != resume {
+                    continue;
+                }
                 let (_, fault) = faults.remove(at);
                 fault(&mut Exited { debugger, pcpu, resume, vmwrite, vmread });
             }
