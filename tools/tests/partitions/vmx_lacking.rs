@@ -28,14 +28,18 @@ fn assert_refused(model: &str, config: &str, play: impl FnOnce(&mut Debugger, &H
     assert!(ran.ended_by(HypervisorExit::Refused), "{console}");
 }
 
-/// Has a pCPU read another value from a model-specific register, once.
+/// Has a pCPU read another value from a model-specific register, once. Bochs' debugger misses a breakpoint on the first
+/// instruction of a pCPU's turn: so there are two.
 fn change_read(debugger: &mut Debugger, hypervisor: &Hypervisor, pcpu: u16, msr: u32, value: u64) {
+    /// Of the instruction before the RDMSR, and of that.
+    const MOV_LEN: u64 = 2;
     const RDMSR_LEN: u64 = 2;
     let at = hypervisor.function("try_read_msr_at");
+    debugger.break_at(at - MOV_LEN);
     debugger.break_at(at);
     while {
         debugger.go_until(pcpu);
-        debugger.register("rcx") != u64::from(msr)
+        debugger.register("rdi") != u64::from(msr)
     } {}
     for (register, value) in [("rax", value & 0xFFFF_FFFF), ("rdx", value >> 32), ("rip", at + RDMSR_LEN)] {
         debugger.set_register(register, value);
