@@ -21,7 +21,7 @@ const END_MARK: u32 = 321;
 /// into step with the calls, and miss one: there are no two in a row that no burst has.
 const TURN: i64 = 5;
 /// Distances that matter: as long as the way out of the guest and back is.
-const KICKS_APART: Range<i64> = -250..250;
+const KICKS_APART: Range<i64> = -200..250;
 const BEHIND_EXIT: Range<i64> = -20..200;
 /// Ticks from which on an NMI is late, and the start that follows an INIT: what was lost comes with the next call, still later.
 const LIMIT: u64 = 1500;
