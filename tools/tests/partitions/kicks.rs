@@ -176,7 +176,8 @@ fn none_is_lost_by_threads_in_an_exit_storm() {
 #[test]
 #[ignore = "boots an emulator"]
 fn none_is_lost_by_a_guest_that_never_pauses() {
-    let run = Run { clock: Clock::Icount, pause: false, smp_call_hz: 1000, in_state: 200, before: 50 };
+    let in_state = if is_long() { 200 } else { 100 };
+    let run = Run { clock: Clock::Icount, pause: false, smp_call_hz: 1000, in_state, before: 50 };
     for (state, _) in STATES {
         run.one(state);
     }
