@@ -1,6 +1,6 @@
 //! The architecture contract: what common code asks of the machine it runs on.
 //!
-//! x86_64 answers it in `partita-x86`; a mock made of threads answers it in tests. It is resolved at compile
+//! x86_64 answers it in `partita-x86-vcpu`; a mock made of threads answers it in tests. It is resolved at compile
 //! time, and small enough to read in one breath.
 
 use crate::smp_call::{Served, Stamps};

@@ -6,28 +6,20 @@ use partita_abi::report::{END_MARKER, END_SUCCESS, HypervisorExit};
 use partita_core::arch::Arch;
 use partita_core::partition::{PartitionState, Tally, Verdict};
 use partita_core::pcpu_set::PcpuSet;
-use partita_core::smp_call::{Deadline, Reply};
-use partita_core::system::{Expectation, Housekeeping, OnReboot, SmpCallMode};
-use partita_trace::event::Event;
-use partita_trace::histogram::HistogramId;
+use partita_core::smp_call::Deadline;
+use partita_core::system::{Expectation, OnReboot};
 use partita_trace::layout::{HEADER_LEN, RegionHeader, Window};
 use partita_trace::names::StopCause;
 use x86_64::instructions::interrupts;
 
-use crate::arch::{X86, calls, inbox};
+use crate::arch::{X86, inbox};
+use crate::calls::serve;
 use crate::cpu::idt::take_timer;
 use crate::cpu::{end_run, rdtsc};
 use crate::partition::Partition;
+use crate::rounds::Rounds;
 use crate::set_up::Hypervisor;
-use crate::{apic, println, trace};
-
-/// What the housekeeping core keeps count of.
-#[derive(Debug, Default)]
-struct Rounds {
-    made: u64,
-    calls: u64,
-    late: u64,
-}
+use crate::{apic, println};
 
 impl Hypervisor {
     /// Keeps house until the run is over.
@@ -45,10 +37,12 @@ impl Hypervisor {
         loop {
             // Interrupts are off here, so that nothing that comes between a look and the HLT is slept through.
             if let Some(inbox) = inbox.filter(|inbox| inbox.has_pending()) {
-                inbox.handle_smp_call(rdtsc());
+                serve(&inbox, rdtsc());
             }
             if take_timer().is_some() && housekeeping.smp_call_hz > 0 && (limit == 0 || rounds.made < limit) {
-                call(&targets, &housekeeping, &mut rounds);
+                rounds.call(&targets, &housekeeping, |pcpu| {
+                    println!("partita: SMP call: {pcpu} did not answer within its deadline");
+                });
             }
             self.accept_windows();
             self.tell_explanations();
@@ -232,64 +226,6 @@ fn as_it_counts(partition: &Partition) -> (Expectation, PartitionState) {
         Some(StopCause::Reboot) if restarts => (expect, PartitionState::Loading),
         Some(StopCause::PowerOff | StopCause::Reboot) => (expect, PartitionState::Ended(0)),
         _ => (expect, state),
-    }
-}
-
-/// The function of the housekeeping core's calls.
-fn nothing(argument: u64) -> u64 {
-    argument
-}
-
-/// Makes a round of calls.
-fn call(targets: &PcpuSet, config: &Housekeeping, rounds: &mut Rounds) {
-    let Some(calls) = calls() else { return };
-    match config.smp_call_mode {
-        // So that each round trip is one kick's.
-        SmpCallMode::Each => {
-            for pcpu in targets {
-                let posted = X86::now();
-                let deadline = Deadline::after_ms::<X86>(config.smp_call_deadline_ms);
-                let reply = calls.smp_call_function_single(pcpu, nothing, 0, deadline);
-                let mut late = PcpuSet::EMPTY;
-                let ended = if let Ok(Reply::Answered(answer)) = reply {
-                    answer.seen
-                } else {
-                    // Its number was checked against the machine's.
-                    let _ = late.insert(pcpu);
-                    X86::now()
-                };
-                rounds.note(1, posted, ended, &late);
-            }
-        }
-        SmpCallMode::Broadcast => {
-            let posted = X86::now();
-            let deadline = Deadline::after_ms::<X86>(config.smp_call_deadline_ms);
-            let outcome = calls.smp_call_function(targets, nothing, 0, deadline, |_, _| {});
-            let (ended, late) = match outcome {
-                Ok(outcome) => (outcome.ended, outcome.missing()),
-                Err(_) => (X86::now(), *targets),
-            };
-            rounds.note(targets.len(), posted, ended, &late);
-        }
-    }
-    rounds.made += 1;
-}
-
-impl Rounds {
-    /// Takes note of a call to so many targets, of which some did not answer.
-    fn note(&mut self, targets: usize, posted: u64, ended: u64, late: &PcpuSet) {
-        let ticks = ended.wrapping_sub(posted);
-        self.calls += targets as u64;
-        self.late += late.len() as u64;
-        for pcpu in late {
-            println!("partita: SMP call: {pcpu} did not answer within its deadline");
-        }
-        if late.is_empty() {
-            trace::count(HistogramId::SmpCall, ticks);
-        }
-        let first_late = late.iter().next().map_or(u64::MAX, |pcpu| pcpu.0.into());
-        let (targets, late) = (targets as u16, late.len() as u16);
-        trace::record(posted, Event::SmpCall { targets, late, ticks, first_late });
     }
 }
 

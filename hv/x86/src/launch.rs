@@ -14,6 +14,7 @@ use partita_x86_policy::msr_values::efer_writable;
 use partita_x86_policy::ports::serial_base;
 
 use crate::arch::{X86, calls, inbox};
+use crate::calls::call_one;
 use crate::cpu::features::cpuid;
 use crate::cpu::percpu::{self, Order, Progress};
 use crate::cpu::{halt_forever, rdtsc};
@@ -23,7 +24,7 @@ use crate::orders::reaches;
 use crate::partition::Partition;
 use crate::trace;
 use crate::vcpu::{Unfinished, Vcpu};
-use crate::virt::{GuestRegisters, PermissionMaps, VirtualCpu};
+use crate::virt::{PermissionMaps, VirtualCpu};
 
 /// How long a pCPU may take to accept its vCPU.
 const DEADLINE_MS: u32 = 5000;
@@ -91,7 +92,7 @@ pub fn build<V: VirtualCpu>(
 pub fn give<V: VirtualCpu>(pcpu: PcpuId, vcpu: *mut Vcpu<V>) -> Result<(), Refusal> {
     let deadline = Deadline::after_ms::<X86>(DEADLINE_MS);
     let is_told = calls().is_some_and(|calls| {
-        let reply = calls.smp_call_function_single(pcpu, take, vcpu.expose_provenance() as u64, deadline);
+        let reply = call_one(calls, pcpu, take, vcpu.expose_provenance() as u64, deadline);
         matches!(reply, Ok(Reply::Answered(_)))
     });
     if is_told && reaches(pcpu, Progress::VcpuDown, deadline) {
@@ -123,14 +124,8 @@ pub fn do_as_told<V: VirtualCpu>() {
         return;
     }
     let vcpu: *mut Vcpu<V> = ptr::with_exposed_provenance_mut(vcpu as usize);
-    let mut registers = GuestRegisters::default();
-    // SAFETY: the vCPU was built for this pCPU, complete, and given to it alone.
-    let owned = unsafe { &mut *vcpu };
-    // SAFETY: likewise; the extension has been on since this pCPU came up, and this is the only vCPU that it is ever given.
-    unsafe { owned.cpu.take_over() };
-    owned.stay_down(&mut registers);
-    owned.serve(&mut registers, None);
     let frame = percpu::exit_frame(X86::pcpu());
-    // SAFETY: the place above the stack is kept for the vCPU's frame; the vCPU is complete, this pCPU's alone, and taken over.
-    unsafe { V::run(frame, vcpu, registers) }
+    // SAFETY: the vCPU was built for this pCPU, complete, and given to it alone, as the only one ever; the extension has been on
+    // since this pCPU came up. The place above the stack is kept for the vCPU's frame.
+    unsafe { V::run(frame, vcpu) }
 }

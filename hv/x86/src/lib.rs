@@ -1,21 +1,15 @@
-//! Mechanism on x86_64: how the CPU is told. The hypervisor's `unsafe` is here, in `partita-x86-bare` below it, and in the
-//! trace's rings.
+//! Mechanism on x86_64 but for running vCPUs: boot, the hypervisor's address space, its console, its partitions' lives. All of
+//! it runs at boot or on the housekeeping core, and is built for size; what a running vCPU needs is in `partita-x86-vcpu`.
 //!
 //! What a guest *may* do is decided in `partita-x86-policy`, what all architectures share in `partita-core`.
 
 #![no_std]
 
-pub mod apic;
-pub mod arch;
 pub mod budget;
-pub mod clock;
 pub mod console;
-pub mod cpu;
 pub mod debug_port;
-pub mod dump;
 pub mod error;
 pub mod fatal;
-pub mod fill;
 pub mod housekeeping;
 pub mod io_apic;
 pub mod launch;
@@ -24,19 +18,13 @@ pub mod liveness;
 pub mod load;
 pub mod machine;
 pub mod memory;
-pub mod orders;
-pub mod partition;
-pub mod requests;
 pub mod set_up;
 pub mod shell;
-pub mod soak;
-pub mod svm;
 pub mod system;
-pub mod trace;
-pub mod tracer;
-pub mod vcpu;
-pub mod virt;
-pub mod vmx;
+
+pub use partita_x86_vcpu::{
+    apic, arch, calls, clock, cpu, dump, orders, partition, rounds, soak, svm, trace, tracer, vcpu, virt, vmx,
+};
 
 unsafe extern "C" {
     static __build_id_start: u8;

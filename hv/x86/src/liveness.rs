@@ -6,6 +6,7 @@ use partita_core::smp_call::{Deadline, Reply};
 use partita_trace::event::Event;
 
 use crate::arch::{X86, calls};
+use crate::calls::call_one;
 use crate::cpu::percpu;
 use crate::error::Refusal;
 use crate::set_up::Hypervisor;
@@ -57,7 +58,7 @@ fn compare_clocks(pcpu: PcpuId) -> Result<ClockBounds, Refusal> {
 
 /// The result of a function on a pCPU; `None` if it does not answer.
 fn ask(pcpu: PcpuId, function: fn(u64) -> u64) -> Option<u64> {
-    match calls()?.smp_call_function_single(pcpu, function, 0, Deadline::after_ms::<X86>(DEADLINE_MS)) {
+    match call_one(calls()?, pcpu, function, 0, Deadline::after_ms::<X86>(DEADLINE_MS)) {
         Ok(Reply::Answered(answer)) => Some(answer.result),
         _ => None,
     }

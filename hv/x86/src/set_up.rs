@@ -13,7 +13,8 @@ use partita_trace::layout::{REGION_ALIGN, Region};
 use partita_x86_policy::capabilities::{Backend, Missing, Virtualization};
 use spin::Once;
 
-use crate::arch::{X86, calls, set_up_calls};
+use crate::arch::{X86, calls, inbox, set_up_calls};
+use crate::calls::serve;
 use crate::cpu::features;
 use crate::cpu::percpu::{self, BLOCK_LEN, Progress};
 use crate::cpu::{self, idt, rdtsc};
@@ -202,14 +203,14 @@ extern "C" fn application_main<V: VirtualCpu>(_pcpu: u64) -> ! {
         public.set_progress(Progress::Unfit);
         cpu::halt_forever();
     }
-    let Some(calls) = calls() else { cpu::halt_forever() };
+    let me = percpu::private().id;
+    let (Some(calls), Some(inbox)) = (calls(), inbox(me)) else { cpu::halt_forever() };
     calls.init_smp_call();
-    let pcpu = percpu::private().id.0;
-    trace::record(rdtsc(), Event::PcpuOnline { pcpu, hardware_id: public.apic_id().into() });
+    trace::record(rdtsc(), Event::PcpuOnline { pcpu: me.0, hardware_id: public.apic_id().into() });
     public.set_progress(Progress::Online);
     loop {
         x86_64::instructions::interrupts::disable();
-        calls.handle_smp_call(rdtsc());
+        serve(&inbox, rdtsc());
         launch::do_as_told::<V>();
         x86_64::instructions::interrupts::enable_and_hlt();
     }

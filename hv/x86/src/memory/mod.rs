@@ -1,5 +1,5 @@
 //! Memory of the hypervisor: the pool it is carved from, its own page tables, and its guests' nested ones.
 
-pub mod nested;
 pub mod paging;
-pub mod pool;
+
+pub use partita_x86_vcpu::memory::{nested, pool};

@@ -8,6 +8,7 @@ use partita_x86_policy::operator_msr;
 
 use super::report_reply;
 use crate::arch::{X86, calls};
+use crate::calls::call_one;
 use crate::cpu::idt::{read_msr_checked, write_msr_checked};
 use crate::cpu::percpu;
 use crate::println;
@@ -52,7 +53,7 @@ fn place_of(pcpu: PcpuId) -> &'static MsrAccess {
 }
 
 fn ask(pcpu: PcpuId, function: fn(u64) -> u64, argument: u64) -> Option<u64> {
-    let reply = calls()?.smp_call_function_single(pcpu, function, argument, Deadline::after_ms::<X86>(DEADLINE_MS));
+    let reply = call_one(calls()?, pcpu, function, argument, Deadline::after_ms::<X86>(DEADLINE_MS));
     match reply {
         Ok(Reply::Answered(answer)) => Some(answer.result),
         other => {

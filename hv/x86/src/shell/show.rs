@@ -13,6 +13,7 @@ use partita_trace::live::HistogramView;
 use partita_trace::names::ExitReason;
 
 use crate::arch::{X86, calls};
+use crate::calls::call_one;
 use crate::console::Echo;
 use crate::cpu::percpu::{self, KickMode, Progress};
 use crate::housekeeping::Shown;
@@ -177,7 +178,7 @@ impl Hypervisor {
             let pcpu = PcpuId(number);
             let state = calls.state(pcpu);
             let began = X86::now();
-            let reply = calls.smp_call_function_single(pcpu, |_| 0, 0, Deadline::after_ms::<X86>(ANSWER_DEADLINE_MS));
+            let reply = call_one(calls, pcpu, |_| 0, 0, Deadline::after_ms::<X86>(ANSWER_DEADLINE_MS));
             let ticks = X86::now().wrapping_sub(began);
             let answers: &dyn Display = match reply {
                 Ok(Reply::Answered(_)) => &format_args!("{} ticks", Count(ticks)),

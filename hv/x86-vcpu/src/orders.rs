@@ -5,6 +5,7 @@ use partita_core::pcpu_set::PcpuSet;
 use partita_core::smp_call::{Deadline, Function, Reply};
 
 use crate::arch::{X86, calls};
+use crate::calls::{call_one, post};
 use crate::cpu::percpu::{self, Order, Progress};
 
 /// How long a pCPU may take to take note of an order.
@@ -17,6 +18,11 @@ pub fn reaches(pcpu: PcpuId, progress: Progress, deadline: Deadline) -> bool {
 
 /// Waits for something on other pCPUs, and serves SMP calls meanwhile. `false` if it did not come before the deadline.
 pub fn wait_until(deadline: Deadline, is_so: impl Fn() -> bool) -> bool {
+    wait(deadline, &is_so)
+}
+
+/// One body for whatever is waited for.
+fn wait(deadline: Deadline, is_so: &dyn Fn() -> bool) -> bool {
     loop {
         let now = X86::now();
         if is_so() {
@@ -35,14 +41,12 @@ pub fn wait_until(deadline: Deadline, is_so: impl Fn() -> bool) -> bool {
 /// Tells a pCPU to do something once this call is over. `false` if it did not answer.
 pub fn order(pcpu: PcpuId, order: Order) -> bool {
     let deadline = Deadline::after_ms::<X86>(DEADLINE_MS);
-    calls().is_some_and(|calls| {
-        matches!(calls.smp_call_function_single(pcpu, noting(order), 0, deadline), Ok(Reply::Answered(_)))
-    })
+    calls().is_some_and(|calls| matches!(call_one(calls, pcpu, noting(order), 0, deadline), Ok(Reply::Answered(_))))
 }
 
 /// Tells pCPUs to do something, as soon as they come to it. Gives those that take note of it.
 pub fn order_without_waiting(pcpus: &PcpuSet, order: Order) -> PcpuSet {
-    let posted = calls().map(|calls| calls.smp_call_function_no_wait(pcpus, noting(order), 0));
+    let posted = calls().map(|calls| post(calls, pcpus, noting(order), 0));
     posted.and_then(Result::ok).map_or(PcpuSet::EMPTY, |posted| posted.accepted)
 }
 

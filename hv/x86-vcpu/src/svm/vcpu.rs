@@ -115,10 +115,11 @@ impl VirtualCpu for SvmVcpu {
         clgi();
     }
 
-    unsafe fn run(frame: u64, vcpu: *mut Vcpu<Self>, registers: GuestRegisters) -> ! {
+    unsafe fn run(frame: u64, vcpu: *mut Vcpu<Self>) -> ! {
         let frame = frame as *mut ExitFrame;
         // SAFETY: by the contract of the trait.
         unsafe {
+            let registers = (*vcpu).begin();
             let vmcb = (*vcpu).cpu.vmcb_address();
             frame.write(ExitFrame::new(registers, vmcb, vcpu));
             entry::run(frame)

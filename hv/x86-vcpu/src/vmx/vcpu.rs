@@ -157,11 +157,11 @@ impl VirtualCpu for VmxVcpu {
         self.vmcs.prepare(self.boot, self.nested_root, self.maps);
     }
 
-    unsafe fn run(frame: u64, vcpu: *mut Vcpu<Self>, registers: GuestRegisters) -> ! {
+    unsafe fn run(frame: u64, vcpu: *mut Vcpu<Self>) -> ! {
         let frame = frame as *mut ExitFrame;
         // SAFETY: by the contract of the trait. RAX is in its place already.
         unsafe {
-            (*frame).registers = registers;
+            (*frame).registers = (*vcpu).begin();
             (*frame).vcpu = vcpu;
             entry::launch(frame)
         }

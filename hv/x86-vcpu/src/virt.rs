@@ -196,13 +196,12 @@ pub trait VirtualCpu: Sized + 'static {
     /// The extension is on; nobody else uses the vCPU, and this pCPU has no other.
     unsafe fn take_over(&mut self);
 
-    /// Enters the loop of a vCPU, for ever. The stack begins anew below `frame`.
+    /// Takes a vCPU over, waits until it is to start, and runs it, for ever. The stack begins anew below `frame`.
     ///
     /// # Safety
-    /// The vCPU has been [taken over](Self::take_over) by this pCPU; `frame` is the address of
-    /// [`EXIT_FRAME_LEN`](crate::cpu::percpu::EXIT_FRAME_LEN) bytes above this pCPU's stack; the vCPU is complete and used
-    /// by nobody else.
-    unsafe fn run(frame: u64, vcpu: *mut Vcpu<Self>, registers: GuestRegisters) -> !;
+    /// As for [`Self::take_over`]; `frame` is the address of [`EXIT_FRAME_LEN`](crate::cpu::percpu::EXIT_FRAME_LEN) bytes
+    /// above this pCPU's stack; the vCPU is complete and used by nobody else.
+    unsafe fn run(frame: u64, vcpu: *mut Vcpu<Self>) -> !;
 
     /// Carves and fills what a vCPU needs. `maps` are its partition's.
     ///

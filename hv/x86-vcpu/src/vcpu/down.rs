@@ -23,6 +23,19 @@ use crate::{apic, soak, trace};
 const KICKER_DEADLINE_MS: u32 = 2000;
 
 impl<V: VirtualCpu> Vcpu<V> {
+    /// Takes this vCPU over, for ever, and returns when it is to be entered, with its general-purpose registers.
+    ///
+    /// # Safety
+    /// As for [`VirtualCpu::take_over`].
+    pub unsafe fn begin(&mut self) -> GuestRegisters {
+        let mut registers = GuestRegisters::default();
+        // SAFETY: by the contract above.
+        unsafe { self.cpu.take_over() };
+        self.stay_down(&mut registers);
+        self.serve(&mut registers, None);
+        registers
+    }
+
     /// Takes the pCPU back from the guest, serves SMP calls and orders, and returns when the vCPU is to start anew.
     #[cold]
     pub fn stay_down(&mut self, registers: &mut GuestRegisters) {
