@@ -429,6 +429,12 @@ events! {
             ticks: u64, 0, 64, Ticks;
         ]
     }
+    /// The loader jumped to the hypervisor. The frame's time is that of its first instructions.
+    39 HypervisorEntered "hypervisor entered" {
+        arg: []
+        a: []
+        b: []
+    }
 }
 
 impl Event {

@@ -15,7 +15,7 @@ const CRC32: Crc<u32> = Crc::<u32>::new(&CRC_32_ISO_HDLC);
 /// First eight bytes of a bundle.
 pub const MAGIC: [u8; 8] = *b"PARTITAB";
 /// Version of the container and of the configuration in it. A hypervisor takes exactly its own.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 /// Bytes of the header.
 pub const HEADER_LEN: usize = 64;
 /// Bytes of one entry of the section table.
@@ -329,7 +329,7 @@ mod tests {
     #[test]
     fn the_header_keeps_its_layout() {
         let bytes = sample();
-        assert_eq!(&bytes[..12], b"PARTITAB\x03\0\0\0");
+        assert_eq!(&bytes[..12], b"PARTITAB\x04\0\0\0");
         assert_eq!(&bytes[12..16], &3u32.to_le_bytes());
         assert_eq!(&bytes[HEADER_LEN..HEADER_LEN + 8], &[1, 0, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF]);
         assert_eq!(bytes.len() % DATA_ALIGN, 0);

@@ -137,7 +137,7 @@ mod tests {
                 smp_call_rounds: 7,
                 smp_call_mode: SmpCallMode::Broadcast,
             },
-            trace: TraceConfig { ring_bytes: 64 << 10 },
+            trace: TraceConfig { ring_bytes: 64 << 10, exits: true },
             partitions: [rt0, linux].into_iter().collect(),
         }
     }
@@ -169,7 +169,7 @@ mod tests {
                 smp_call_rounds: u32::MAX,
                 smp_call_mode: SmpCallMode::Broadcast,
             },
-            trace: TraceConfig { ring_bytes: u32::MAX },
+            trace: TraceConfig { ring_bytes: u32::MAX, exits: true },
             partitions: core::iter::repeat_n(partition, PARTITIONS_MAX).collect(),
         }
     }
@@ -184,7 +184,7 @@ mod tests {
         let mut golden = Vec::new();
         golden.extend(b"\x04demo"); // name
         golden.extend([0, 0xE8, 0x07, 100, 7, 1]); // housekeeping
-        golden.extend([0x80, 0x80, 0x04]); // trace
+        golden.extend([0x80, 0x80, 0x04, 1]); // trace
         golden.push(2); // partitions
         golden.extend(b"\x03rt0");
         golden.extend([2, 2, 0xAC, 0x02]); // pcpus
@@ -206,7 +206,11 @@ mod tests {
         golden.extend([1, 1, 0]); // expect, on_reboot, is_required
         assert_eq!(encoded(&small()), golden);
         assert_eq!(decode(&golden), Ok(small()));
-        assert_eq!(partita_abi::bundle::VERSION, 3, "new bytes for a new version, and the other way round");
+        let mut untraced = small();
+        untraced.trace.exits = false;
+        golden[14] = 0;
+        assert_eq!(encoded(&untraced), golden);
+        assert_eq!(partita_abi::bundle::VERSION, 4, "new bytes for a new version, and the other way round");
     }
 
     #[test]
@@ -233,8 +237,8 @@ mod tests {
         bytes.extend([0; 3]);
         assert_eq!(decode(&bytes), Err(CodecError::TrailingBytes { count: 3 }));
         assert_eq!(decode(&[0; ENCODED_MAX + 1]), Err(CodecError::TooLong { len: ENCODED_MAX + 1 }));
-        // A name that is too long, one that is not UTF-8, an unknown way of SMP calls, an unknown expectation, an
-        // unknown end of a reboot, a truth value of 2, too many partitions.
+        // A name that is too long, one that is not UTF-8, an unknown way of SMP calls, truth values of 2, an unknown
+        // expectation, an unknown end of a reboot, too many partitions.
         let broken = |at: usize, byte| {
             let mut bytes = encoded(&small());
             bytes[at] = byte;
@@ -242,7 +246,7 @@ mod tests {
             decode(&bytes)
         };
         for (at, byte) in
-            [(0, NAME_MAX as u8 + 1), (1, 0xFF), (10, 2), (40, 3), (41, 2), (42, 2), (14, PARTITIONS_MAX as u8 + 1)]
+            [(0, NAME_MAX as u8 + 1), (1, 0xFF), (10, 2), (14, 2), (41, 3), (42, 2), (43, 2), (15, PARTITIONS_MAX as u8 + 1)]
         {
             assert_eq!(broken(at, byte), Err(CodecError::Malformed), "byte {at}");
         }

@@ -63,6 +63,8 @@ pub enum SmpCallMode {
 pub struct TraceConfig {
     /// Bytes of each pCPU's ring; a power of two from 4 KiB to 8 MiB.
     pub ring_bytes: u32,
+    /// Whether the exits of guests are recorded and counted: a frame and a histogram's bin for each. All else always is.
+    pub exits: bool,
 }
 
 /// One partition.

@@ -2,6 +2,7 @@
 //! first page tables.
 
 use core::arch::global_asm;
+use core::sync::atomic::{AtomicU32, Ordering};
 
 use crate::boot_info::{BootInfo, BootInfoError};
 
@@ -12,6 +13,15 @@ pub const BOOT_STACK_TOP: usize = BOOT_BLOCK_LEN - 4096 - 256;
 /// End of what the first page tables map.
 pub const MAPPED_END: u64 = 4 << 30;
 
+/// The time of the entry, low half first.
+static ENTERED_AT: [AtomicU32; 2] = [const { AtomicU32::new(0) }; 2];
+
+/// When the loader jumped to this program: the time-stamp counter at its fifth instruction or so.
+pub fn entered_at() -> u64 {
+    let [low, high] = ENTERED_AT.each_ref().map(|half| u64::from(half.load(Ordering::Relaxed)));
+    high << 32 | low
+}
+
 // An entry comes to `boot_entry` with EBP = its Rust function, which gets ESI and EBX as its arguments. The first page
 // tables map the low 4 GiB one to one with 2 MiB pages, everything allowed. `boot_gdt_pointer` stays in use for as long as
 // the program runs.
@@ -21,6 +31,9 @@ global_asm!(
     .code32
     .global boot_entry
 boot_entry:
+    rdtsc
+    mov dword ptr [{entered_at}], eax
+    mov dword ptr [{entered_at} + 4], edx
     mov eax, offset boot_pdpt
     or eax, 3
     mov dword ptr [boot_pml4], eax
@@ -101,6 +114,7 @@ boot_pd:
     .previous
     "#,
     stack_top = const BOOT_STACK_TOP,
+    entered_at = sym ENTERED_AT,
 );
 
 unsafe extern "Rust" {

@@ -33,6 +33,7 @@ use crate::vmx::{self, VmxVcpu};
 use crate::{apic, budget, clock, launch, println};
 use partita_x86_bare::application::{self, STARTUP_PAGE, Start};
 use partita_x86_bare::debug_port;
+use partita_x86_bare::entry::entered_at;
 
 /// The hypervisor, complete: what the housekeeping core holds.
 pub struct Hypervisor {
@@ -151,6 +152,7 @@ impl Hypervisor {
             trace::adopt_early(&mut tracer);
             // SAFETY: this is the boot pCPU, which has had its private page from the start.
             unsafe { percpu::set_tracer(pcpu, tracer) };
+            trace::record(entered_at(), Event::HypervisorEntered {});
             if let Some(calls) = calls() {
                 calls.init_smp_call();
             }

@@ -51,6 +51,7 @@ const GOLDEN: &[(Event, u32, u64, u64)] = &[
     (Event::PcpuClock { pcpu: 3, ahead: 40, behind: 55 }, 0x0000_0324, 40, 55),
     (Event::PcpuState { pcpu: 2, state: PcpuStateName::Parked }, 0x0200_0225, 0, 0),
     (Event::PartitionLoaded { partition: 1, bytes: 2 << 20, ticks: 70_000 }, 0x0000_0126, 2 << 20, 70_000),
+    (Event::HypervisorEntered {}, 0x0000_0027, 0, 0),
 ];
 
 /// Kinds that no event has any more. Their numbers are never used again.

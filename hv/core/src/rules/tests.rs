@@ -54,7 +54,7 @@ fn sound() -> Case {
                 smp_call_rounds: 0,
                 smp_call_mode: SmpCallMode::Each,
             },
-            trace: TraceConfig { ring_bytes: 64 << 10 },
+            trace: TraceConfig { ring_bytes: 64 << 10, exits: true },
             partitions,
         },
         segments: vec![

@@ -76,9 +76,8 @@ impl Converter<'_> {
             smp_call_rounds: self.number(raw.housekeeping.smp_call_rounds.as_ref(), 0, 0..=i64::from(u32::MAX)),
             smp_call_mode: raw.housekeeping.smp_call_mode.into(),
         };
-        let ring_bytes = self.ring(raw.trace.ring.as_ref());
-        let mut config =
-            SystemConfig { name, housekeeping, trace: TraceConfig { ring_bytes }, partitions: heapless::Vec::new() };
+        let trace = TraceConfig { ring_bytes: self.ring(raw.trace.ring.as_ref()), exits: raw.trace.exits };
+        let mut config = SystemConfig { name, housekeeping, trace, partitions: heapless::Vec::new() };
         let consoles = self.consoles(&raw.partition);
         let (mut images, mut cmdlines, mut test_devices) = (Vec::new(), Vec::new(), Vec::new());
         for (partition, console) in raw.partition.into_iter().zip(consoles) {

@@ -81,10 +81,18 @@ impl From<RawSmpCallMode> for SmpCallMode {
     }
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawTrace {
     pub(super) ring: Option<Spanned<Size>>,
+    #[serde(default = "yes")]
+    pub(super) exits: bool,
+}
+
+impl Default for RawTrace {
+    fn default() -> Self {
+        Self { ring: None, exits: true }
+    }
 }
 
 #[derive(Debug, Deserialize)]

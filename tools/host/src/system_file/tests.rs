@@ -1,7 +1,7 @@
 //! System files as people write them, good and bad.
 
 use super::*;
-use partita_core::system::{Identity, SerialPort, SmpCallMode};
+use partita_core::system::{Identity, SerialPort, SmpCallMode, TraceConfig};
 use proptest::prelude::*;
 
 const GOOD: &str = r#"
@@ -52,11 +52,19 @@ fn an_identity_is_the_kinds_unless_it_is_chosen() {
 }
 
 #[test]
+fn the_trace_of_exits_can_be_left_out() {
+    let trace = |keys: &str| parse(&format!("{GOOD}\n[trace]\n{keys}")).map(|file| file.config.trace);
+    assert_eq!(trace("exits = false"), Ok(TraceConfig { ring_bytes: 256 << 10, exits: false }));
+    assert_eq!(trace("exits = true\nring = \"4 KiB\""), Ok(TraceConfig { ring_bytes: 4 << 10, exits: true }));
+    assert!(trace("exits = 0").unwrap_err().contains("expected a boolean"));
+}
+
+#[test]
 fn a_good_file_means_what_it_says() {
     let file = parse(GOOD).unwrap();
     assert_eq!(file.machine, Machine { pcpus: 4, memory: None });
     assert_eq!(file.config.housekeeping.smp_call_deadline_ms, 100);
-    assert_eq!(file.config.trace.ring_bytes, 256 << 10);
+    assert_eq!(file.config.trace, TraceConfig { ring_bytes: 256 << 10, exits: true });
     let [rt0, linux] = &file.config.partitions[..] else { panic!("two partitions") };
     assert_eq!((rt0.memory_bytes, rt0.memory_at), (64 << 20, Some(0x1000_0000)));
     assert_eq!((rt0.identity, linux.identity), (Identity::Partita, Identity::Linux));
