@@ -44,7 +44,8 @@ pub const fn bucket_range(bucket: usize) -> (u64, u64) {
 pub enum HistogramId {
     /// Durations of exits for one reason.
     Exit(ExitReason),
-    /// From a guest's exit to the (last) physical ICR write that forwards its IPI.
+    /// Durations of exits for the ICR that sent IPIs themselves. What reads histograms adds these to those of
+    /// [`ExitReason::IcrWrite`]; in memory they count here alone.
     IcrForward,
     /// From the sender's stamp to the target's first stamp after the exit, kicked by NMI; to when it was served, if the
     /// target was out of its guest already. In the bank of the caller of the SMP call, or in the target's if nobody
@@ -59,6 +60,14 @@ pub enum HistogramId {
 impl HistogramId {
     /// Number of histograms in a bank: their indices are `0..COUNT`.
     pub const COUNT: usize = ExitReason::COUNT + 4;
+
+    /// The histogram whose values are this one's, too.
+    pub const fn part(self) -> Option<Self> {
+        match self {
+            Self::Exit(ExitReason::IcrWrite) => Some(Self::IcrForward),
+            _ => None,
+        }
+    }
 
     /// A dense index: its place in the bank.
     #[inline(always)]
@@ -144,6 +153,12 @@ impl<'a> HistogramBank<'a> {
         Self { cells: base.cast(), memory: PhantomData }
     }
 
+    /// Its address, for a writer in assembly that counts in its stead.
+    #[cfg(not(loom))]
+    pub fn base(&self) -> u64 {
+        self.cells.as_ptr() as u64
+    }
+
     /// The counters of one histogram.
     #[inline(always)]
     pub(crate) fn cells(&self, id: HistogramId) -> &'a Cells {
@@ -154,6 +169,15 @@ impl<'a> HistogramBank<'a> {
     /// A copy of one histogram.
     #[cfg(any(test, feature = "std", loom))]
     pub fn snapshot(&self, id: HistogramId) -> HistogramSnapshot {
+        let own = self.snapshot_cells(id);
+        match id.part() {
+            Some(part) => own.with(&self.snapshot_cells(part)),
+            None => own,
+        }
+    }
+
+    #[cfg(any(test, feature = "std", loom))]
+    fn snapshot_cells(&self, id: HistogramId) -> HistogramSnapshot {
         let cells = self.cells(id);
         HistogramSnapshot {
             id,
@@ -217,6 +241,16 @@ pub struct HistogramSnapshot {
 
 #[cfg(any(test, feature = "std", loom))]
 impl HistogramSnapshot {
+    /// The same with the values of another.
+    #[must_use]
+    pub fn with(mut self, part: &Self) -> Self {
+        self.count = self.count.wrapping_add(part.count);
+        self.sum = self.sum.wrapping_add(part.sum);
+        (self.min, self.max) = (self.min.min(part.min), self.max.max(part.max));
+        self.buckets.iter_mut().zip(&part.buckets).for_each(|(own, more)| *own = own.wrapping_add(*more));
+        self
+    }
+
     /// A histogram of a dump: [`HISTOGRAM_LEN`] bytes, or `None` if fewer are there.
     pub fn from_bytes(id: HistogramId, bytes: &[u8]) -> Option<Self> {
         let (head, rest) = bytes.split_at_checked(32)?;

@@ -8,6 +8,7 @@
 //! - [`early`]: a ring for what is logged before there is a region.
 //! - [`event`]: the events. [`names`]: the enumerations in them.
 //! - [`histogram`]: log-linear histograms in fixed memory.
+//! - `raw`: where all that lies, for a writer in assembly.
 //! - [`live`]: looks at histograms and rings that others are writing, without memory of one's own.
 //! - `logger` (feature `logger`): defmt's global logger.
 //! - `snapshot`, `reader` and `file` (feature `std`): decoding on the host, and the file that carries a trace out.
@@ -25,6 +26,8 @@ pub mod live;
 #[cfg(feature = "logger")]
 pub mod logger;
 pub mod names;
+#[cfg(not(loom))]
+pub mod raw;
 #[cfg(any(test, feature = "std", loom))]
 pub mod reader;
 pub mod ring;

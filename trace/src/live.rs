@@ -13,7 +13,8 @@ use crate::sync::{AtomicU64, Ordering};
 impl<'a> Region<'a> {
     /// A histogram of a pCPU, to be read while it is recorded. `None` if the region has no such pCPU or no histograms.
     pub fn histogram(&self, pcpu: u16, id: HistogramId) -> Option<HistogramView<'a>> {
-        Some(HistogramView { cells: self.histograms(pcpu)?.cells(id) })
+        let bank = self.histograms(pcpu)?;
+        Some(HistogramView { cells: bank.cells(id), part: id.part().map(|part| bank.cells(part)) })
     }
 
     /// How full the ring of a pCPU is, and what it lost. `None` if the region has no such ring.
@@ -26,25 +27,39 @@ impl<'a> Region<'a> {
 #[derive(Clone, Copy)]
 pub struct HistogramView<'a> {
     cells: &'a Cells,
+    /// More of its values.
+    part: Option<&'a Cells>,
 }
 
 impl<'a> HistogramView<'a> {
+    fn all(&self) -> impl Iterator<Item = &'a Cells> + use<'a> {
+        core::iter::once(self.cells).chain(self.part)
+    }
+
+    fn total(&self, counter: fn(&Cells) -> &AtomicU64) -> u64 {
+        self.all().fold(0, |total, cells| total.wrapping_add(load(counter(cells))))
+    }
+
+    fn highest(&self, counter: fn(&Cells) -> &AtomicU64) -> u64 {
+        self.all().map(|cells| load(counter(cells))).max().unwrap_or(0)
+    }
+
     /// Recorded values.
     pub fn count(&self) -> u64 {
-        load(&self.cells.count)
+        self.total(|cells| &cells.count)
     }
 
     /// Their sum, modulo 2^64.
     pub fn sum(&self) -> u64 {
-        load(&self.cells.sum)
+        self.total(|cells| &cells.sum)
     }
 
     /// The lowest value; `None` if there is none yet.
     pub fn min(&self) -> Option<u64> {
         // The counter starts at what it would be if `u64::MAX` were the lowest: then, and only then, the highest is
         // `u64::MAX` too.
-        let max = load(&self.cells.max);
-        match load(&self.cells.min_inverted) {
+        let max = self.highest(|cells| &cells.max);
+        match self.highest(|cells| &cells.min_inverted) {
             0 => (max == u64::MAX).then_some(max),
             inverted => Some(!inverted),
         }
@@ -53,8 +68,8 @@ impl<'a> HistogramView<'a> {
     /// The highest value; `None` if there is none yet.
     pub fn max(&self) -> Option<u64> {
         // The counter starts at what it would be if 0 were the highest: then, and only then, the lowest is 0 too.
-        let min = !load(&self.cells.min_inverted);
-        match load(&self.cells.max) {
+        let min = !self.highest(|cells| &cells.min_inverted);
+        match self.highest(|cells| &cells.max) {
             0 => (min == 0).then_some(0),
             max => Some(max),
         }
@@ -63,8 +78,10 @@ impl<'a> HistogramView<'a> {
     /// The buckets that are not empty, in order: lowest value, highest value, number of values (modulo 2^32). At most
     /// [`BUCKETS`](crate::histogram::BUCKETS).
     pub fn buckets(&self) -> impl Iterator<Item = (u64, u64, u32)> + use<'a> {
-        self.cells.buckets.iter().enumerate().filter_map(|(bucket, n)| {
-            let n = n.load(Ordering::Relaxed);
+        let part = self.part;
+        self.cells.buckets.iter().enumerate().filter_map(move |(bucket, n)| {
+            let more = part.and_then(|part| part.buckets.get(bucket)).map_or(0, |n| n.load(Ordering::Relaxed));
+            let n = n.load(Ordering::Relaxed).wrapping_add(more);
             let (low, high) = bucket_range(bucket);
             (n != 0).then_some((low, high, n))
         })

@@ -139,9 +139,15 @@ impl RegionDump {
             let Some(bank) = header.bank_offset(pcpu) else { break };
             for id in (0..HistogramId::COUNT).filter_map(HistogramId::from_index) {
                 let offset = bank + id.as_index() * HISTOGRAM_LEN;
-                let range = offset..offset + HISTOGRAM_LEN;
-                let good = bytes.get(range.clone()).filter(|_| !bad(range));
-                match good.and_then(|bytes| HistogramSnapshot::from_bytes(id, bytes)) {
+                let read = |id: HistogramId| {
+                    let offset = bank + id.as_index() * HISTOGRAM_LEN;
+                    let range = offset..offset + HISTOGRAM_LEN;
+                    let good = bytes.get(range.clone()).filter(|_| !bad(range));
+                    good.and_then(|bytes| HistogramSnapshot::from_bytes(id, bytes))
+                };
+                // A damaged part is told by its own name.
+                let part = id.part().and_then(read);
+                match read(id).map(|own| part.iter().fold(own, HistogramSnapshot::with)) {
                     Some(histogram) if histogram.count != 0 => histograms.push(PcpuHistogram { pcpu, histogram }),
                     Some(_) => {}
                     None => damage.push(RegionDamage::Histogram { pcpu, id, offset }),

@@ -91,13 +91,13 @@ pub struct RingHead {
 #[cfg_attr(loom, derive(Default))]
 pub(crate) struct Slot {
     /// Bits 0 to 7 the kind, bits 8 to 31 the argument.
-    kind_arg: AtomicU32,
+    pub(crate) kind_arg: AtomicU32,
     /// The low 32 bits of the slot's position.
-    seq: AtomicU32,
+    pub(crate) seq: AtomicU32,
     /// The time. In continuation slots: payload.
-    tsc: AtomicU64,
-    a: AtomicU64,
-    b: AtomicU64,
+    pub(crate) tsc: AtomicU64,
+    pub(crate) a: AtomicU64,
+    pub(crate) b: AtomicU64,
 }
 
 #[cfg(not(loom))]
@@ -315,6 +315,12 @@ impl Stage {
 }
 
 impl Writer<'_> {
+    /// Its ring, for a writer in assembly that records in its stead.
+    #[cfg(not(loom))]
+    pub fn raw(&self) -> crate::raw::RawRing {
+        crate::raw::RawRing { head: self.place.head.as_ptr() as u64, mask: self.place.mask }
+    }
+
     /// Records an event: with a constant kind, eleven instructions on x86.
     #[inline(always)]
     pub fn record(&mut self, tsc: u64, event: Event) {
