@@ -121,7 +121,7 @@ impl<'a, A: Arch> SmpCalls<'a, A> {
         let first = pcpu.index().checked_mul(count)?;
         let slots = self.slots.get(first..first.checked_add(count)?)?;
         let few_slots = if count <= PENDING_BITS { slots } else { &[] };
-        Some(Inbox { pcpu, mailbox: self.mailbox(pcpu)?, slots, few_slots, rounds: self.rounds, arch: PhantomData })
+        Some(Inbox { mailbox: self.mailbox(pcpu)?, slots, few_slots, rounds: self.rounds, arch: PhantomData })
     }
 
     /// Whether `pcpu` may have calls to serve. See [`Inbox::has_pending`].

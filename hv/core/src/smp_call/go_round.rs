@@ -93,7 +93,7 @@ impl<A: Arch> SmpCalls<'_, A> {
         let Call { mailbox, round, asked, all, kicks, function, argument, posted, deadline } = call;
         // Until its answers are collected, no nested call may use the round.
         mailbox.set_loose(LOOSE_ROUND | NESTED);
-        round.post(asked, function, argument, posted);
+        round.post(me, asked, function, argument, posted);
         for mailbox in Numbers(asked).filter_map(|number| self.mailboxes.get(number)) {
             mailbox.mark_round(me.index());
         }

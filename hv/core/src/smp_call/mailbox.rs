@@ -108,6 +108,12 @@ impl Mailbox {
         self.pending.load(Ordering::Relaxed)
     }
 
+    /// Target: where [`Self::pending_marks`] looks.
+    #[cfg(not(loom))]
+    pub(super) fn marks_address(&self) -> u64 {
+        self.pending.as_ptr() as u64
+    }
+
     /// Target: takes the marks of all callers.
     #[inline(always)]
     pub(super) fn take_pending(&self) -> Callers {

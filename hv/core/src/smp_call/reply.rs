@@ -115,13 +115,18 @@ pub(super) fn put(set: &mut PcpuSet, target: PcpuId) {
 pub struct Served {
     /// Who called.
     pub caller: PcpuId,
-    /// Whether it waited for the answer when the function had run; then it is told of it by
-    /// [`Arch::smp_call_answered`].
-    pub is_awaited: bool,
     /// What the function returned.
     pub result: u64,
-    /// When what happened.
-    pub stamps: Stamps,
+    /// When what happened. `None` if it waited for the answer when the function had run; then it is told of it by
+    /// [`Arch::smp_call_answered`].
+    pub stamps: Option<Stamps>,
+}
+
+impl Served {
+    /// Whether its caller waited for the answer when the function had run.
+    pub const fn is_awaited(&self) -> bool {
+        self.stamps.is_none()
+    }
 }
 
 /// Why a call was not made: no target was asked and nothing ran.

@@ -14,7 +14,8 @@
 
 use super::reply::{Answer, Stamps};
 use super::slot::{Claimed, Function};
-use crate::sync::{AtomicPtr, AtomicU64, Ordering, const_unless_loom};
+use crate::arch::PcpuId;
+use crate::sync::{AtomicPtr, AtomicU16, AtomicU64, Ordering, const_unless_loom};
 
 /// Most pCPUs of a machine whose callers have rounds.
 pub const ROUND_PCPUS_MAX: usize = 32;
@@ -38,6 +39,7 @@ pub struct Round {
     argument: AtomicU64,
     posted: AtomicU64,
     kicked: AtomicU64,
+    caller: AtomicU16,
     answers: [RoundAnswer; ROUND_PCPUS_MAX],
 }
 
@@ -86,6 +88,7 @@ impl Round {
                 argument: AtomicU64::new(0),
                 posted: AtomicU64::new(0),
                 kicked: AtomicU64::new(0),
+                caller: AtomicU16::new(0),
                 answers,
             }
         }
@@ -104,13 +107,14 @@ impl Round {
         (is_in(&self.todo), is_in(&self.left))
     }
 
-    /// Caller, when nobody is left and all answers are collected: asks `targets`. `posted` is the time at which it began to.
+    /// Caller `me`, when nobody is left and all answers are collected: asks `targets`. `posted` is the time at which it began to.
     #[inline(always)]
-    pub(super) fn post(&self, targets: u64, function: Function, argument: u64, posted: u64) {
+    pub(super) fn post(&self, me: PcpuId, targets: u64, function: Function, argument: u64, posted: u64) {
         self.function.store(function as *mut (), Ordering::Relaxed);
         self.argument.store(argument, Ordering::Relaxed);
         self.posted.store(posted, Ordering::Relaxed);
         self.kicked.store(0, Ordering::Relaxed);
+        self.caller.store(me.0, Ordering::Relaxed);
         self.left.store(targets, Ordering::Relaxed);
         // Release: who claims this sees all that is stored above. A read-modify-write, as all other changes of this word are: a
         // target that looks without being asked writes back what it has found.
@@ -167,23 +171,49 @@ impl Round {
         Some(Claimed { function, argument: self.argument.load(Ordering::Relaxed) })
     }
 
-    /// Target: publishes the result of what it has claimed. Returns its stamps, and whether its caller waits for it.
-    pub(super) fn finish(&self, me: usize, result: u64, entered: u64, run: u64, done: u64) -> (Stamps, bool) {
-        // Read before this target is left no longer: after that, the caller may post again.
-        let posted = self.posted.load(Ordering::Relaxed);
-        let kicked = self.kicked.load(Ordering::Relaxed);
+    /// Target: notes when it left its guest, and when it runs what it has claimed, which follows at once.
+    #[inline(always)]
+    pub(super) fn stamp_run(&self, me: usize, entered: u64, run: u64) {
         if let Some(answer) = self.answers.get(me) {
-            answer.result.store(result, Ordering::Relaxed);
             answer.entered.store(entered, Ordering::Relaxed);
             answer.run.store(run, Ordering::Relaxed);
+        }
+    }
+
+    /// Target: publishes the result of what it has claimed. `None` if its caller waits for it, and learns of the stamps itself.
+    #[inline(always)]
+    pub(super) fn finish(&self, me: usize, result: u64, done: u64) -> Option<Sent> {
+        // Read before this target is left no longer: after that, the caller may post again.
+        let sent = Sent { posted: self.posted.load(Ordering::Relaxed), kicked: self.kicked.load(Ordering::Relaxed) };
+        if let Some(answer) = self.answers.get(me) {
+            answer.result.store(result, Ordering::Relaxed);
             answer.done.store(done, Ordering::Relaxed);
         }
         // Release: a caller that sees this target ended sees its answer, and all that the function wrote. A subtraction takes
         // the bit out as well, and is one instruction.
         let left = self.left.fetch_sub(bit(me), Ordering::Release);
-        let given_up = bit(me) << GIVEN_UP_SHIFT;
-        (Stamps { posted, kicked, entered, run, done }, left & given_up == 0)
+        (left & bit(me) << GIVEN_UP_SHIFT != 0).then_some(sent)
     }
+
+    /// Whose round it is, from the first post on.
+    pub(super) fn caller(&self) -> PcpuId {
+        PcpuId(self.caller.load(Ordering::Relaxed))
+    }
+
+    /// Target: the stamps of the call that it has finished last. Its own nobody else overwrites.
+    pub(super) fn stamps_of(&self, me: usize, sent: Sent) -> Option<Stamps> {
+        let Sent { posted, kicked } = sent;
+        let RoundAnswer { entered, run, done, .. } = self.answers.get(me)?;
+        let [entered, run, done] = [entered, run, done].map(|stamp| stamp.load(Ordering::Relaxed));
+        Some(Stamps { posted, kicked, entered, run, done })
+    }
+}
+
+/// What a caller wrote into its round, to be read before a target ends it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sent {
+    posted: u64,
+    kicked: u64,
 }
 
 impl Default for Round {

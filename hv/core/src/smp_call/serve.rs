@@ -4,14 +4,13 @@ use core::marker::PhantomData;
 
 use super::mailbox::{Callers, Mailbox};
 use super::reply::Served;
-use super::round::Round;
+use super::round::{Round, Sent};
 use super::slot::Slot;
 use crate::arch::{Arch, PcpuId};
 
 /// What a pCPU holds of its own mailbox, so that its exit path has nothing to look up.
 #[derive(Debug)]
 pub struct Inbox<'a, A> {
-    pub(super) pcpu: PcpuId,
     pub(super) mailbox: &'a Mailbox,
     /// One for each caller.
     pub(super) slots: &'a [Slot],
@@ -47,6 +46,12 @@ impl<A: Arch> Inbox<'_, A> {
         self.mailbox.pending_marks()
     }
 
+    /// Address of the word of those marks, 64 bits, for a caller that looks at it in assembly.
+    #[cfg(not(loom))]
+    pub fn marks_address(&self) -> u64 {
+        self.mailbox.marks_address()
+    }
+
     /// Runs what was asked of this pCPU, of each caller at most one call by its slot and one round, and returns how many ran.
     ///
     /// `entered` is the time at which this pCPU left its guest, or now.
@@ -61,7 +66,7 @@ impl<A: Arch> Inbox<'_, A> {
         if let Some(slot) = callers.only_one(self.few_slots) {
             self.serve(slot, entered);
         } else if let Some((caller, round)) = callers.only_round(self.rounds) {
-            self.serve_round(caller, round, entered);
+            Self::serve_round(caller, round, entered);
         } else {
             self.serve_all(callers, entered);
         }
@@ -73,7 +78,7 @@ impl<A: Arch> Inbox<'_, A> {
         let mut count = 0;
         if !self.rounds.is_empty() {
             let rounds = callers.rounds().filter_map(|caller| Some((PcpuId(caller as u16), self.rounds.get(caller)?)));
-            rounds.for_each(|(caller, round)| count += u32::from(self.serve_round(caller, round, entered)));
+            rounds.for_each(|(caller, round)| count += u32::from(Self::serve_round(caller, round, entered)));
         }
         callers.for_each(self.slots, |_, slot| count += u32::from(self.serve(slot, entered)));
         count
@@ -81,27 +86,46 @@ impl<A: Arch> Inbox<'_, A> {
 
     /// Runs what a caller asked of several, if it did. Kept apart from the way of a slot, which pays for no register of it.
     #[inline(never)]
-    fn serve_round(&self, caller: PcpuId, round: &Round, entered: u64) -> bool {
-        let me = self.pcpu.index();
+    fn serve_round(caller: PcpuId, round: &Round, entered: u64) -> bool {
+        let me = A::pcpu().index();
         let Some(call) = round.claim(me) else { return false };
-        let run = A::now();
+        round.stamp_run(me, entered, A::now());
         let result = call.run();
-        let done = A::now();
-        let (stamps, is_awaited) = round.finish(me, result, entered, run, done);
-        A::smp_call_served(&Served { caller, is_awaited, result, stamps });
+        // Asked again: that is less than to keep what follows from it.
+        let me = A::pcpu().index();
+        match round.finish(me, result, A::now()) {
+            None => A::smp_call_served(&Served { caller, result, stamps: None }),
+            Some(sent) => Self::trace_unawaited_round(me, round, result, sent),
+        }
         true
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn trace_unawaited_round(me: usize, round: &Round, result: u64, sent: Sent) {
+        let stamps = round.stamps_of(me, sent);
+        A::smp_call_served(&Served { caller: round.caller(), result, stamps });
     }
 
     /// Runs what a caller asked, if it did.
     #[inline(always)]
     fn serve(&self, slot: &Slot, entered: u64) -> bool {
         let Some(call) = slot.claim() else { return false };
-        let run = A::now();
+        slot.stamp_run(entered, A::now());
         let result = call.run();
-        let done = A::now();
-        let (stamps, is_awaited) = slot.finish(&call, result, entered, run, done);
-        A::smp_call_served(&Served { caller: self.caller_of(slot), is_awaited, result, stamps });
+        if slot.finish(result, A::now()) {
+            A::smp_call_served(&Served { caller: self.caller_of(slot), result, stamps: None });
+        } else {
+            Self::finish_unawaited(slot, result);
+        }
         true
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn finish_unawaited(slot: &Slot, result: u64) {
+        let (caller, stamps) = slot.finish_unawaited();
+        A::smp_call_served(&Served { caller, result, stamps: Some(stamps) });
     }
 
     /// Whose slot it is: by its place, which costs nothing where nobody asks.

@@ -11,7 +11,8 @@
 //! leave `Posted`, by compare-and-swap: exactly one of them wins, so a call is run or withdrawn, never both.
 
 use super::reply::{Answer, Stamps};
-use crate::sync::{AtomicPtr, AtomicU32, AtomicU64, Ordering, const_unless_loom};
+use crate::arch::PcpuId;
+use crate::sync::{AtomicPtr, AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering, const_unless_loom};
 
 /// A function that one pCPU asks another to run. It gets the caller's argument, and its value is the result.
 ///
@@ -87,14 +88,7 @@ impl Word {
     const fn given_up(self) -> Self {
         Self(self.0 | Self::UNAWAITED)
     }
-
-    const fn is_awaited(self) -> bool {
-        self.0 & Self::UNAWAITED == 0
-    }
 }
-
-const AWAITED: u32 = true as u32;
-const KICK_NOTE_SHIFT: u32 = 8;
 
 /// What one caller asks of one target, and the answer: one cache line.
 ///
@@ -103,9 +97,12 @@ const KICK_NOTE_SHIFT: u32 = 8;
 #[repr(C, align(64))]
 pub struct Slot {
     word: AtomicU32,
-    /// The caller's own: [`AWAITED`] from a post that it waits for until it has taken note of how that ended; above it, what
-    /// it noted of the kick.
-    awaited: AtomicU32,
+    /// The caller's own: 1 from a post that it waits for until it has taken note of how that ended.
+    awaited: AtomicU8,
+    /// The caller's own: what it noted of the kick.
+    kick_note: AtomicU8,
+    /// Whose slot it is, for a target that no longer knows by what it has at hand. Not before the first post.
+    caller: AtomicU16,
     function: AtomicPtr<()>,
     /// The argument until the function runs, its result afterwards.
     value: AtomicU64,
@@ -151,7 +148,9 @@ impl Slot {
         pub fn new() -> Self {
             Self {
                 word: AtomicU32::new(0),
-                awaited: AtomicU32::new(0),
+                awaited: AtomicU8::new(0),
+                kick_note: AtomicU8::new(0),
+                caller: AtomicU16::new(0),
                 function: AtomicPtr::new(core::ptr::null_mut()),
                 value: AtomicU64::new(0),
                 posted: AtomicU64::new(0),
@@ -169,18 +168,19 @@ impl Slot {
         Word(self.word.load(Ordering::Relaxed)).phase()
     }
 
-    /// Caller: asks for a call, unless an earlier one is not over. `posted` is the time at which it began to.
+    /// Caller `me`: asks for a call, unless an earlier one is not over. `posted` is the time at which it began to.
     #[inline]
-    pub(super) fn post(&self, function: Function, argument: u64, awaited: bool, posted: u64) -> bool {
+    pub(super) fn post(&self, me: PcpuId, function: Function, argument: u64, awaited: bool, posted: u64) -> bool {
         // Acquire: a target that finished the last call read its argument before this overwrites it.
         let last = Word(self.word.load(Ordering::Acquire));
         // A call that is over but still awaited is one that this one is nested in.
-        if !last.phase().is_over() || self.awaited.load(Ordering::Relaxed) & AWAITED != 0 {
+        if !last.phase().is_over() || self.awaited.load(Ordering::Relaxed) != 0 {
             return false;
         }
         self.function.store(function as *mut (), Ordering::Relaxed);
         self.value.store(argument, Ordering::Relaxed);
-        self.awaited.store(u32::from(awaited), Ordering::Relaxed);
+        self.awaited.store(u8::from(awaited), Ordering::Relaxed);
+        self.caller.store(me.0, Ordering::Relaxed);
         self.posted.store(posted, Ordering::Relaxed);
         self.kicked.store(0, Ordering::Relaxed);
         // Release: whoever claims this post sees the function and the argument stored above.
@@ -190,8 +190,8 @@ impl Slot {
 
     /// Caller: notes what the architecture wants to remember of the kick that follows.
     #[inline]
-    pub(super) fn note_kick(&self, awaited: bool, note: u8) {
-        self.awaited.store(u32::from(awaited) | u32::from(note) << KICK_NOTE_SHIFT, Ordering::Relaxed);
+    pub(super) fn note_kick(&self, note: u8) {
+        self.kick_note.store(note, Ordering::Relaxed);
     }
 
     /// Caller: notes the time of the kick, which follows at once.
@@ -204,7 +204,7 @@ impl Slot {
     /// Caller: what it noted of the last kick.
     #[inline]
     pub(super) fn kick_note(&self) -> u8 {
-        (self.awaited.load(Ordering::Relaxed) >> KICK_NOTE_SHIFT) as u8
+        self.kick_note.load(Ordering::Relaxed)
     }
 
     /// Caller: takes a post back. `false` if the target has claimed it: it runs, or has run.
@@ -230,17 +230,9 @@ impl Slot {
         let ended = match word.phase() {
             Phase::Idle | Phase::Posted => Ended::Withdrawn,
             Phase::Running if give_up() => Ended::Running,
-            Phase::Running | Phase::Done => Ended::Answered(Answer {
-                result: self.value.load(Ordering::Relaxed),
-                stamps: Stamps {
-                    posted: self.posted.load(Ordering::Relaxed),
-                    kicked: self.kicked.load(Ordering::Relaxed),
-                    entered: self.entered.load(Ordering::Relaxed),
-                    run: self.run.load(Ordering::Relaxed),
-                    done: self.done.load(Ordering::Relaxed),
-                },
-                seen: 0,
-            }),
+            Phase::Running | Phase::Done => {
+                Ended::Answered(Answer { result: self.value.load(Ordering::Relaxed), stamps: self.stamps(), seen: 0 })
+            }
         };
         self.awaited.store(0, Ordering::Relaxed);
         ended
@@ -250,14 +242,10 @@ impl Slot {
     #[expect(unsafe_code, reason = "an atomic holds no function pointer, so that one is made of a data pointer")]
     #[inline(always)]
     pub(super) fn claim(&self) -> Option<Claimed> {
-        let posted = Word(self.word.load(Ordering::Relaxed));
-        if posted.phase() != Phase::Posted {
-            return None;
-        }
-        let word = posted.claimed();
+        let posted = Word(self.word.load(Ordering::Relaxed)).with(Phase::Posted);
         // Acquire: pairs with the post's release, so that the function and the argument are those of this post.
-        // A failure means withdrawn; if the caller has posted again since, it also sets the pending bit again.
-        self.word.compare_exchange(posted.0, word.0, Ordering::Acquire, Ordering::Relaxed).ok()?;
+        // A failure means that nothing is posted, or withdrawn; if the caller posts again, it also sets the pending bit again.
+        self.word.compare_exchange(posted.0, posted.claimed().0, Ordering::Acquire, Ordering::Relaxed).ok()?;
         let function = self.function.load(Ordering::Relaxed);
         // SAFETY: the slot was posted, so that `post` has made the pointer from a `Function` before, which the acquire
         // above has made visible; the null of a new slot is never claimed.
@@ -265,21 +253,44 @@ impl Slot {
         Some(Claimed { function, argument: self.value.load(Ordering::Relaxed) })
     }
 
-    /// Target: publishes the result of a claimed call. Returns its stamps, and whether its caller waits for it, and
-    /// so learns of them itself.
+    /// Target: notes when it left its guest, and when it runs what it has claimed, which follows at once. Both lie in the slot at
+    /// once, so that the target keeps nothing of them meanwhile.
     #[inline(always)]
-    pub(super) fn finish(&self, _claimed: &Claimed, result: u64, entered: u64, run: u64, done: u64) -> (Stamps, bool) {
-        // Read before the word is released: after it, the caller may post again.
-        let posted = self.posted.load(Ordering::Relaxed);
-        let kicked = self.kicked.load(Ordering::Relaxed);
-        self.value.store(result, Ordering::Relaxed);
+    pub(super) fn stamp_run(&self, entered: u64, run: u64) {
+        // Relaxed: `finish` makes them visible.
         self.entered.store(entered, Ordering::Relaxed);
         self.run.store(run, Ordering::Relaxed);
+    }
+
+    /// Target: publishes the result of a claimed call. `false` if its caller does not wait for it: then it is not published yet, but by
+    /// [`Self::finish_unawaited`].
+    #[inline(always)]
+    pub(super) fn finish(&self, result: u64, done: u64) -> bool {
+        self.value.store(result, Ordering::Relaxed);
         self.done.store(done, Ordering::Relaxed);
-        // Release: a caller that sees `Done` sees the result and the stamps, and all that the function wrote. An atomic
-        // addition, though only the target leaves `Running`: the caller may give up meanwhile, which stays in the word.
-        let word = Word(self.word.fetch_add(Word::TO_DONE, Ordering::Release));
-        (Stamps { posted, kicked, entered, run, done }, word.is_awaited())
+        let awaited = self.word.load(Ordering::Relaxed) & !Word::UNAWAITED;
+        // Release: a caller that sees `Done` sees the result and the stamps, and all that the function wrote. One exchange decides,
+        // though only the target leaves `Running`: the caller may give up meanwhile.
+        self.word.compare_exchange(awaited, awaited + Word::TO_DONE, Ordering::Release, Ordering::Relaxed).is_ok()
+    }
+
+    /// Target: lets go of a call that nobody waits for, nor will. Returns the caller, and the stamps, which that does not look at.
+    pub(super) fn finish_unawaited(&self) -> (PcpuId, Stamps) {
+        // Read before the word is released: after it, the caller may post again.
+        let told = (PcpuId(self.caller.load(Ordering::Relaxed)), self.stamps());
+        self.word.fetch_add(Word::TO_DONE, Ordering::Release);
+        told
+    }
+
+    #[inline(always)]
+    fn stamps(&self) -> Stamps {
+        Stamps {
+            posted: self.posted.load(Ordering::Relaxed),
+            kicked: self.kicked.load(Ordering::Relaxed),
+            entered: self.entered.load(Ordering::Relaxed),
+            run: self.run.load(Ordering::Relaxed),
+            done: self.done.load(Ordering::Relaxed),
+        }
     }
 }
 

@@ -40,32 +40,20 @@ impl Target<'_> {
         self.mailbox.is_online()
     }
 
-    /// Posts, from `posted` on; `Err` says why not. The kick is to follow.
-    #[inline(always)]
-    pub(super) fn post(&self, me: PcpuId, ask: &Ask) -> Result<(), Reply> {
-        if !self.is_online() {
-            return Err(Reply::Unreachable);
-        }
-        if !self.slot.post(ask.function, ask.argument, ask.awaited, ask.posted) {
-            return Err(Reply::Busy);
-        }
-        self.mailbox.mark_pending(me.index());
-        Ok(())
-    }
-
-    /// Kicks for what was posted.
-    #[inline(always)]
-    pub(super) fn kick<A: Arch>(&self, awaited: bool) {
-        self.slot.note_kick(awaited, A::kick_note(self.pcpu));
-        self.slot.stamp_kick(A::now());
-        A::arch_smp_call_kick_pcpu(self.pcpu);
-    }
-
     /// Posts and kicks; `Err` says why not.
     #[inline(always)]
     pub(super) fn ask<A: Arch>(&self, me: PcpuId, ask: &Ask) -> Result<(), Reply> {
-        self.post(me, ask)?;
-        self.kick::<A>(ask.awaited);
+        if !self.is_online() {
+            return Err(Reply::Unreachable);
+        }
+        let Ask { function, argument, awaited, posted } = *ask;
+        if !self.slot.post(me, function, argument, awaited, posted) {
+            return Err(Reply::Busy);
+        }
+        self.mailbox.mark_pending(me.index());
+        self.slot.note_kick(A::kick_note(self.pcpu));
+        self.slot.stamp_kick(A::now());
+        A::arch_smp_call_kick_pcpu(self.pcpu);
         Ok(())
     }
 

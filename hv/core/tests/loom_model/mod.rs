@@ -80,7 +80,7 @@ impl Arch for Model {
     }
 
     fn smp_call_served(served: &Served) {
-        ANSWERED[1].fetch_add(u64::from(served.is_awaited), Relaxed);
+        ANSWERED[1].fetch_add(u64::from(served.is_awaited()), Relaxed);
     }
 
     fn smp_call_answered(_: PcpuId, _: u8, _: &Stamps) {

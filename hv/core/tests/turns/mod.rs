@@ -148,7 +148,7 @@ impl Arch for Turns {
     }
 
     fn smp_call_served(served: &Served) {
-        here().0.with_book(|book| book.answered[1] += u64::from(served.is_awaited));
+        here().0.with_book(|book| book.answered[1] += u64::from(served.is_awaited()));
     }
 
     fn smp_call_answered(_: PcpuId, _: u8, _: &Stamps) {

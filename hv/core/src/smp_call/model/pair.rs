@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::world::{Told, World, triple};
+use crate::arch::PcpuId;
 use crate::smp_call::mailbox::PcpuState;
 use crate::smp_call::slot::{Ended, Phase};
 
@@ -91,7 +92,7 @@ impl World {
     pub(super) fn nest(&mut self, caller: usize, target: usize) -> Result<(), TestCaseError> {
         if self.pairs[target][caller].is_waiting() {
             prop_assert!(
-                !self.slots[target][caller].post(triple, u64::MAX, true, u64::MAX),
+                !self.slots[target][caller].post(PcpuId(caller as u16), triple, u64::MAX, true, u64::MAX),
                 "an answer is overwritten"
             );
         }
@@ -109,7 +110,10 @@ impl World {
             Stage::Free => Stage::Free,
             Stage::Post { awaited } => {
                 let is_free = matches!(pair.phase, Phase::Idle | Phase::Done);
-                prop_assert_eq!(slot.post(triple, pair.asked as u64, awaited, pair.asked as u64), is_free);
+                prop_assert_eq!(
+                    slot.post(PcpuId(caller as u16), triple, pair.asked as u64, awaited, pair.asked as u64),
+                    is_free
+                );
                 if is_free {
                     pair = Pair { phase: Phase::Posted, awaited, posted: pair.asked, ..pair };
                     Stage::Mark { awaited }

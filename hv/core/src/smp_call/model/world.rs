@@ -6,6 +6,8 @@ use proptest::prelude::*;
 
 use super::Step;
 use super::pair::{Pair, Stage};
+use crate::arch::PcpuId;
+use crate::smp_call::Stamps;
 use crate::smp_call::mailbox::{Mailbox, PcpuState};
 use crate::smp_call::slot::{Claimed, Phase, Slot};
 
@@ -158,9 +160,15 @@ impl World {
         let result = claimed.run();
         prop_assert_eq!(result, triple(pair.posted as u64), "the argument is that of this call");
         prop_assert!(call.runs == 0 && !call.withdrawn, "call {} ran before, or was withdrawn", pair.posted);
-        let (stamps, is_awaited) = self.slots[target][caller].finish(&claimed, result, 2, 3, 4);
-        prop_assert_eq!(stamps.posted, pair.posted as u64);
-        prop_assert_eq!(is_awaited, pair.awaited, "either the caller is told of it, or nobody waits");
+        self.slots[target][caller].stamp_run(2, 3);
+        let is_published = self.slots[target][caller].finish(result, 4);
+        let told = (!is_published).then(|| self.slots[target][caller].finish_unawaited());
+        let expected = Stamps { posted: pair.posted as u64, kicked: 0, entered: 2, run: 3, done: 4 };
+        prop_assert_eq!(
+            told,
+            (!pair.awaited).then_some((PcpuId(caller as u16), expected)),
+            "either the caller is told of it, or nobody waits"
+        );
         call.runs += 1;
         pair.phase = Phase::Done;
         Ok(())
