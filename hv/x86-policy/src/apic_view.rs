@@ -172,10 +172,9 @@ impl ApicView {
         if id == BROADCAST { None } else { self.ids.iter().position(|&own| own == id) }
     }
 
-    /// Whether a vCPU has this x2APIC ID; `false` for all from 64 on.
-    #[inline(always)]
-    pub const fn has_low_id(&self, id: u32) -> bool {
-        id < u64::BITS && self.low_ids >> id & 1 != 0
+    /// The x2APIC IDs of its vCPUs that are below 64, a bit for each.
+    pub const fn low_ids(&self) -> u64 {
+        self.low_ids
     }
 
     /// The vCPUs that a logical destination names: IDs `destination[31:16]` of one cluster of 16, a bit for each.

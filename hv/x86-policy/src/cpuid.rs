@@ -79,20 +79,15 @@ const LEAF_TOPOLOGY_V2: u32 = 0x1F;
 /// Extended features 2, the last leaf that the policy knows.
 const EXTENDED_MAX: u32 = 0x8000_0021;
 
-/// What the guest gets at leaf 0, which programs execute often, for its serialisation alone: for 64-bit registers, as `host`,
-/// what the hardware answers. `max_basic` is [`CpuidContext::max_basic`].
-#[inline]
-pub const fn leaf_0(host: [u64; 4], max_basic: u32) -> [u64; 4] {
-    let [_, rbx, rcx, rdx] = host;
-    [max_basic as u64, rbx, rcx, rdx]
-}
-
 /// What the guest gets. `host` is what the hardware answers to the same leaf and subleaf on this pCPU, `cr4` the
 /// guest's CR4. Leaves past the maximum, or that mean nothing to a guest, are zero.
 #[inline]
 pub fn cpuid(leaf: u32, subleaf: u32, host: Registers, cr4: u64, context: &CpuidContext) -> Registers {
     match leaf {
-        0 => leaf_0(host.map(u64::from), context.max_basic()).map(|register| register as u32),
+        0 => {
+            let [_, ebx, ecx, edx] = host;
+            [context.max_basic(), ebx, ecx, edx]
+        }
         1..=LEAF_TOPOLOGY_V2 => basic(leaf, subleaf, host, cr4, context),
         0x4000_0000..=0x4FFF_FFFF => hypervisor(leaf, context),
         0x8000_0000..=EXTENDED_MAX => extended(leaf, host, context),

@@ -124,15 +124,50 @@ impl core::fmt::Display for IcrRefusal {
     }
 }
 
-/// The common case of [`filter`], in few instructions: a fixed interrupt to the physical ID, below 64, of one own vCPU, or to
-/// the sender, whose ID is `own_id`. What to write into the ICR. `None` says nothing about the guest's write: ask [`filter`].
-#[inline(always)]
-pub fn unicast(view: &ApicView, own_id: u32, icr: u64) -> Option<u64> {
-    const SELF: u32 = TO_SELF << SHORTHAND_SHIFT;
-    let command = icr as u32;
-    let id = if command & SELF != 0 { own_id } else { (icr >> 32) as u32 };
-    let is_fixed = command & !(VECTOR | ASSERT | LEVEL_TRIGGERED | SELF) == 0 && command as u8 >= VECTOR_MIN;
-    (is_fixed && view.has_low_id(id)).then(|| physical_icr(id, command as u8))
+/// The common case of [`filter`], for [`quick_unicast`](crate::quick_unicast): a fixed interrupt to the physical ID, below 64, of one own
+/// vCPU, or to the sender.
+pub mod quick {
+    /// Bits of the low half that make a write another case.
+    pub const NOT_QUICK: u32 = !(super::VECTOR | ASSERT | super::LEVEL_TRIGGERED | TO_SELF);
+    /// To the sender, whatever the destination.
+    pub const TO_SELF: u32 = super::TO_SELF << super::SHORTHAND_SHIFT;
+    /// What is set in the ICR besides vector and destination.
+    pub const ASSERT: u32 = super::ASSERT;
+}
+
+/// Text for `naked_asm!` that decides [the common case](icr::quick): EAX has the low half of what the guest writes, ECX the high one; the
+/// sender's own ID is at `[rsp + {own_id}]`, and [`ApicView::low_ids`](apic_view::ApicView::low_ids) at `[rsp + {low_ids}]`. Then EDX:EAX
+/// is what WRMSR is to write, and ECX the number of the ICR; or it goes to `$otherwise`, which says nothing about the guest's write: ask
+/// [`filter`](icr::filter). Changes RAX, RCX and RDX.
+#[macro_export]
+macro_rules! quick_unicast {
+    ($otherwise:literal) => {
+        concat!(
+            "test eax, {not_quick}
+            jne ",
+            $otherwise,
+            "
+            cmp al, {vector_min}
+            jb ",
+            $otherwise,
+            "
+            test eax, {to_self}
+            cmovne ecx, [rsp + {own_id}]
+            cmp ecx, 63
+            ja ",
+            $otherwise,
+            "
+            mov rdx, [rsp + {low_ids}]
+            bt rdx, rcx
+            jnc ",
+            $otherwise,
+            "
+            mov edx, ecx
+            movzx eax, al
+            or eax, {assert}
+            mov ecx, {icr}"
+        )
+    };
 }
 
 /// Decides about the write of `icr` to the ICR by vCPU `sender` of the partition with this view.

@@ -4,8 +4,8 @@
 use crate::ports::IoAccess;
 
 const CR4_DEBUG_EXTENSIONS: u64 = 1 << 3;
-/// Any of the four breakpoints is on.
-const ENABLES: u64 = 0xFF;
+/// Bits of DR7: any of the four breakpoints is on.
+pub const ENABLES: u64 = 0xFF;
 const ON_IO: u64 = 2;
 
 /// Whether it is worth to look at the breakpoints' addresses.

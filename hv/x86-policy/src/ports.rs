@@ -59,13 +59,6 @@ impl IoAccess {
         }
     }
 
-    /// Whether it is an OUT of AL to the POST diagnostic port, which Linux writes to wait a microsecond: of
-    /// [`PortDecision::Quiet`] for all partitions.
-    #[inline]
-    pub const fn delays(self) -> bool {
-        self.port == POST_DELAY && self.size == 1 && !self.input && !self.string
-    }
-
     /// What an OUT of this size writes; 0 for an IN, which has no value yet.
     #[inline]
     pub const fn value(self, rax: u64) -> u32 {
@@ -124,7 +117,22 @@ pub struct PortPolicy {
 const CMOS_INDEX: u16 = 0x70;
 const CMOS_DATA: u16 = 0x71;
 /// The POST diagnostic port.
-const POST_DELAY: u16 = 0x80;
+const POST_DELAY: u16 = quick_out::PORT;
+
+/// An OUT of AL to the POST diagnostic port, which Linux writes to wait a microsecond: [`PortDecision::Quiet`] for all partitions, and so
+/// told by a mask and a comparison.
+pub mod quick_out {
+    /// The port.
+    pub const PORT: u16 = 0x80;
+    /// The bits of SVM's EXITINFO1 that tell (APM vol. 2 section 15.10.2): port, size, REP, string, direction.
+    pub const SVM_MASK: u32 = 0xFFFF_007D;
+    /// What they are.
+    pub const SVM_VALUE: u32 = (PORT as u32) << 16 | 1 << 4;
+    /// The bits of VMX's exit qualification that tell (SDM vol. 3 table 28-5): port, REP, string, direction, size.
+    pub const VMX_MASK: u32 = 0xFFFF_003F;
+    /// What they are.
+    pub const VMX_VALUE: u32 = (PORT as u32) << 16;
+}
 /// Command port of a PC's keyboard controller, and the command that pulses its output 0, which resets the PC.
 const KEYBOARD_COMMAND: u16 = 0x64;
 const KEYBOARD_RESET: u8 = 0xFE;

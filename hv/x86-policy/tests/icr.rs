@@ -1,7 +1,10 @@
 //! The ICR filter: its table, and that no input reaches an ID outside the partition.
 
 use partita_x86_policy::apic_view::{ApicView, VCPUS_MAX, VcpuMask};
-use partita_x86_policy::icr::{IcrAction, IcrRefusal, VECTOR_MIN, filter, physical_icr, physical_nmi_icr, unicast};
+use partita_x86_policy::icr::{
+    ICR_MSR, IcrAction, IcrRefusal, VECTOR_MIN, filter, physical_icr, physical_nmi_icr, quick,
+};
+use partita_x86_policy::quick_unicast;
 use proptest::collection::btree_set;
 use proptest::prelude::*;
 
@@ -197,6 +200,43 @@ fn icrs() -> impl Strategy<Value = u64> {
     ];
     let legal = (destination, any::<u32>()).prop_map(|(to, low)| u64::from(to) << 32 | u64::from(low & 0x000C_CFFF));
     prop_oneof![4 => legal, 1 => any::<u64>()]
+}
+
+/// What the text of `quick_unicast` decides: what to write into the ICR, or 0.
+#[unsafe(naked)]
+unsafe extern "C" fn decide(icr: u64, own_id: u64, low_ids: u64) -> u64 {
+    core::arch::naked_asm!(
+        "push rdx",
+        "push rsi",
+        "mov eax, edi",
+        "mov rcx, rdi",
+        "shr rcx, 32",
+        quick_unicast!("5f"),
+        "cmp ecx, {icr}",
+        "jne 5f",
+        "shl rdx, 32",
+        "or rax, rdx",
+        "jmp 6f",
+        "5:",
+        "xor eax, eax",
+        "6:",
+        "pop rsi",
+        "pop rdx",
+        "ret",
+        own_id = const 0,
+        low_ids = const 8,
+        not_quick = const quick::NOT_QUICK,
+        to_self = const quick::TO_SELF,
+        vector_min = const VECTOR_MIN,
+        assert = const quick::ASSERT,
+        icr = const ICR_MSR,
+    )
+}
+
+fn unicast(view: &ApicView, own_id: u32, icr: u64) -> Option<u64> {
+    // SAFETY: it is a function of its arguments.
+    let sent = unsafe { decide(icr, own_id.into(), view.low_ids()) };
+    (sent != 0).then_some(sent)
 }
 
 proptest! {

@@ -2,7 +2,9 @@
 
 use partita_abi::guest;
 use partita_core::system::{Identity, PortRange, SerialPort};
-use partita_x86_policy::ports::{IOPM_LEN, IoAccess, PortDecision, PortPolicy, iopm_intercepts, serial_base};
+use partita_x86_policy::ports::{
+    IOPM_LEN, IoAccess, PortDecision, PortPolicy, iopm_intercepts, quick_out, serial_base,
+};
 use proptest::prelude::*;
 
 /// The consoles that a partition can have.
@@ -173,5 +175,24 @@ proptest! {
         let decision = policy.decide(access, value);
         prop_assert_eq!(decision == PortDecision::Gp, access.string);
         prop_assert!(known || matches!(decision, PortDecision::Gp | PortDecision::Refuse));
+    }
+}
+
+proptest! {
+    #[test]
+    fn the_quick_out_is_the_one_that_is_always_quiet(bits in any::<u32>(), is_near in any::<bool>(), console in consoles()) {
+        let near = |value: u32| if is_near { value ^ (bits & 1 << (bits >> 27)) } else { bits };
+        let (svm, vmx) = (near(quick_out::SVM_VALUE | 1 << 9), near(quick_out::VMX_VALUE));
+        let is_quick = [
+            (svm & quick_out::SVM_MASK == quick_out::SVM_VALUE, IoAccess::from_svm(svm.into())),
+            (vmx & quick_out::VMX_MASK == quick_out::VMX_VALUE, IoAccess::from_vmx(vmx.into())),
+        ];
+        for (is_quick, access) in is_quick {
+            prop_assert_eq!(is_quick, access == out(quick_out::PORT, 1));
+            for identity in [Identity::Partita, Identity::Linux] {
+                let decision = PortPolicy::new(console, identity).decide(access, bits);
+                prop_assert!(!is_quick || decision == PortDecision::Quiet);
+            }
+        }
     }
 }

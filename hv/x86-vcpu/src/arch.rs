@@ -51,9 +51,8 @@ impl Arch for X86 {
 
     #[inline(always)]
     fn smp_call_served(served: &Served) {
-        if !served.is_awaited {
-            let Stamps { posted, kicked, entered, run, done } = served.stamps;
-            trace_unawaited(served.caller, posted, kicked, entered, run, done);
+        if let Some(stamps) = &served.stamps {
+            trace_unawaited(served.caller, stamps);
         }
     }
 
@@ -107,14 +106,12 @@ impl Kicks for ClusterNmi {
     }
 }
 
-/// The target traces a call that nobody waits for. Others are traced by their callers, to save the targets' time; nor do
-/// those go through memory for this.
+/// The target traces a call that nobody waits for. Others are traced by their callers, to save the targets' time.
 #[cold]
 #[inline(never)]
-fn trace_unawaited(caller: PcpuId, posted: u64, kicked: u64, entered: u64, run: u64, done: u64) {
-    let stamps = Stamps { posted, kicked, entered, run, done };
+fn trace_unawaited(caller: PcpuId, stamps: &Stamps) {
     let kind = percpu::private().kick_kind.get();
-    trace_call(CallEnds { peer: caller, kind, by_caller: false }, &stamps);
+    trace_call(CallEnds { peer: caller, kind, by_caller: false }, stamps);
 }
 
 struct CallEnds {

@@ -65,6 +65,8 @@ fn noting(order: Order) -> Function {
 
 /// On the target: keeps the order for when the call has been acknowledged.
 fn note(order: Order) -> u64 {
-    percpu::private().order.set(order);
+    let private = percpu::private();
+    private.order.set(order);
+    percpu::public(private.id).requests.note_order();
     0
 }

@@ -35,8 +35,8 @@ impl Rounds {
             // So that each round trip is one kick's.
             SmpCallMode::Each => {
                 for pcpu in targets {
-                    let posted = X86::now();
                     let deadline = Deadline::after_ms::<X86>(config.smp_call_deadline_ms);
+                    let posted = X86::now();
                     let reply = call_one(calls, pcpu, nothing, 0, deadline);
                     let mut late = PcpuSet::EMPTY;
                     let ended = if let Ok(Reply::Answered(answer)) = reply {
@@ -50,8 +50,8 @@ impl Rounds {
                 }
             }
             SmpCallMode::Broadcast => {
-                let posted = X86::now();
                 let deadline = Deadline::after_ms::<X86>(config.smp_call_deadline_ms);
+                let posted = X86::now();
                 let (ended, late) = match call_several(calls, targets, nothing, 0, deadline) {
                     Ok(outcome) => (outcome.ended, outcome.missing()),
                     Err(_) => (X86::now(), *targets),

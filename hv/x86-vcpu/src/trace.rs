@@ -7,6 +7,7 @@ use partita_core::arch::PcpuId;
 use partita_trace::early::StaticRing;
 use partita_trace::event::Event;
 use partita_trace::histogram::HistogramId;
+use partita_trace::raw::RawRing;
 use partita_trace::ring::Writer;
 
 use crate::cpu::percpu::private;
@@ -70,12 +71,12 @@ pub fn record_and_count(tsc: u64, event: Event, id: HistogramId, ticks: u64) {
     tracer.histograms.record(id, ticks);
 }
 
-/// Counts a duration in a histogram, on such a pCPU.
-#[inline(always)]
-pub fn count_on_vcpu(id: HistogramId, ticks: u64) {
+/// Where this pCPU's ring and histograms lie, for the [quick exits](crate::vcpu::quick): on a pCPU that runs a vCPU.
+pub fn raw() -> (RawRing, u64) {
     debug_assert!(has_tracer());
     // SAFETY: as above.
-    unsafe { (*tracer()).histograms.record(id, ticks) };
+    let tracer = unsafe { &*tracer() };
+    (tracer.writer.raw(), tracer.histograms.base())
 }
 
 /// The writer of this pCPU, for defmt's logger.

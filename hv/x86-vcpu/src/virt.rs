@@ -17,8 +17,8 @@ use crate::memory::pool::{Pool, PoolExhausted};
 use crate::vcpu::Vcpu;
 
 /// The guest's general-purpose registers, but for RSP and RAX, which the contract has functions for. The order is
-/// that of the entry code: what is popped last before an entry is pushed first after the exit. Those before `scratch`
-/// Rust code preserves, so that an exit that does not touch them need not save them.
+/// that of the entry code: what is popped last before an entry is pushed first after the exit. [Quick exits](crate::vcpu::quick) save
+/// those from RDI on only.
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]
 #[expect(missing_docs, reason = "the registers' own names")]
@@ -28,22 +28,14 @@ pub struct GuestRegisters {
     pub r13: u64,
     pub r14: u64,
     pub r15: u64,
-    pub scratch: ScratchRegisters,
-}
-
-/// Those of them that each exit saves: RBX, which CPUID writes, and what Rust code may change.
-#[derive(Clone, Copy, Debug, Default)]
-#[repr(C)]
-#[expect(missing_docs, reason = "the registers' own names")]
-pub struct ScratchRegisters {
     pub rbx: u64,
-    pub rcx: u64,
-    pub rsi: u64,
-    pub rdi: u64,
-    pub r8: u64,
-    pub r9: u64,
-    pub r10: u64,
     pub r11: u64,
+    pub r10: u64,
+    pub r9: u64,
+    pub r8: u64,
+    pub rdi: u64,
+    pub rsi: u64,
+    pub rcx: u64,
     pub rdx: u64,
 }
 
@@ -51,7 +43,7 @@ impl GuestRegisters {
     /// As a start has them.
     pub fn at(state: &StartState) -> Self {
         let StartState { rbx, rdx, rsi, rdi, .. } = *state;
-        Self { scratch: ScratchRegisters { rbx, rdx, rsi, rdi, ..ScratchRegisters::default() }, ..Self::default() }
+        Self { rbx, rdx, rsi, rdi, ..Self::default() }
     }
 }
 
@@ -114,26 +106,24 @@ pub enum Exception {
     AlignmentCheck,
 }
 
-/// What guests leave for often, told apart in few instructions.
+/// What a guest did that needs the hypervisor, in the terms that the handlers share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FrequentExit {
+pub enum Exit {
     /// CPUID.
     Cpuid,
     /// RDMSR.
     MsrRead,
     /// WRMSR.
     MsrWrite,
-    /// An access to an I/O port: [`VirtualCpu::io`] tells more.
-    Io,
+    /// An access to an I/O port.
+    Io {
+        /// Which.
+        access: IoAccess,
+        /// RIP of the instruction behind it.
+        next_rip: u64,
+    },
     /// VMMCALL or VMCALL.
     Hypercall,
-    /// A physical NMI, to be let in by [`VirtualCpu::take_nmi`]: a kick, or nothing.
-    Nmi,
-}
-
-/// What else a guest did that needs the hypervisor, in the terms that the handlers share.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Exit {
     /// A physical NMI that has been taken already: a kick, or nothing.
     Nmi,
     /// The guest is about to return from its NMI handler. Only where [`VirtualCpu::HOLDS_NMIS`] is false.
@@ -196,12 +186,12 @@ pub trait VirtualCpu: Sized + 'static {
     /// The extension is on; nobody else uses the vCPU, and this pCPU has no other.
     unsafe fn take_over(&mut self);
 
-    /// Takes a vCPU over, waits until it is to start, and runs it, for ever. The stack begins anew below `frame`.
+    /// Takes a vCPU over, waits until it is to start, and runs it, for ever. The stack begins anew below
+    /// [the frame of this pCPU](crate::vcpu::frame::own).
     ///
     /// # Safety
-    /// As for [`Self::take_over`]; `frame` is the address of [`EXIT_FRAME_LEN`](crate::cpu::percpu::EXIT_FRAME_LEN) bytes
-    /// above this pCPU's stack; the vCPU is complete and used by nobody else.
-    unsafe fn run(frame: u64, vcpu: *mut Vcpu<Self>) -> !;
+    /// As for [`Self::take_over`]; the vCPU is complete and used by nobody else.
+    unsafe fn run(vcpu: *mut Vcpu<Self>) -> !;
 
     /// Carves and fills what a vCPU needs. `maps` are its partition's.
     ///
@@ -209,12 +199,9 @@ pub trait VirtualCpu: Sized + 'static {
     /// If the pool is exhausted.
     fn new(pool: &mut Pool, nested_root: u64, maps: PermissionMaps) -> Result<Self, PoolExhausted>;
 
-    /// Why the guest was left, if it is one of these.
-    fn frequent_exit(&self) -> Option<FrequentExit>;
-    /// Why the guest was left, if it is none of those.
+    /// Why the guest was left. An NMI that it was left for has been taken on return, and what the exit kept from the guest is delivered
+    /// at the next entry.
     fn exit(&mut self, registers: &GuestRegisters) -> Exit;
-    /// The access of [`FrequentExit::Io`], and RIP of the instruction behind it.
-    fn io(&self) -> (IoAccess, u64);
 
     /// RAX.
     fn rax(&self) -> u64;
@@ -314,9 +301,6 @@ pub trait VirtualCpu: Sized + 'static {
     /// Told at the first exit after a start: what has to hold for one entry only, such as a TLB flush, ends here.
     fn started(&mut self);
 
-    /// After an exit for an NMI: lets the NMI in. On return it has been taken, NMIs are held back again, and what the
-    /// exit kept from the guest is delivered at the next entry.
-    fn take_nmi(&mut self);
     /// Does something with NMIs, and interrupts if they are on, let in.
     fn let_in(act: impl FnOnce());
     /// Waits to be kicked, unless `idle` says that there is something to do.
@@ -334,9 +318,14 @@ pub struct PermissionMaps {
 
 impl Exit {
     /// How the trace and the histograms count it.
-    #[inline]
     pub const fn reason(&self) -> ExitReason {
         match self {
+            Self::Cpuid => ExitReason::Cpuid,
+            Self::MsrRead => ExitReason::MsrRead,
+            Self::MsrWrite => ExitReason::MsrWrite,
+            Self::Io { access, .. } if access.input => ExitReason::IoIn,
+            Self::Io { .. } => ExitReason::IoOut,
+            Self::Hypercall => ExitReason::Hypercall,
             Self::Nmi => ExitReason::Kick,
             Self::NmiReturn | Self::NmiWindow => ExitReason::NmiReturn,
             Self::Xsetbv(_) => ExitReason::Xsetbv,

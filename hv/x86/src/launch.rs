@@ -2,7 +2,7 @@
 
 use core::ptr;
 
-use partita_core::arch::{Arch, PcpuId};
+use partita_core::arch::PcpuId;
 use partita_core::smp_call::{Deadline, PcpuState, Reply};
 use partita_trace::event::Event;
 use partita_trace::names::PcpuStateName;
@@ -23,7 +23,7 @@ use crate::memory::pool::Pool;
 use crate::orders::reaches;
 use crate::partition::Partition;
 use crate::trace;
-use crate::vcpu::{Unfinished, Vcpu};
+use crate::vcpu::Vcpu;
 use crate::virt::{PermissionMaps, VirtualCpu};
 
 /// How long a pCPU may take to accept its vCPU.
@@ -71,13 +71,12 @@ pub fn build<V: VirtualCpu>(
         requests: &percpu::public(pcpu).requests,
         inbox,
         cpuid: context,
-        max_basic_leaf: context.max_basic(),
         efer_writable: efer_writable(ecx, edx),
         events: VcpuEvents::new(RunState::WaitForSipi, V::HOLDS_NMIS),
         shadow_behind_nmi: false,
         cmos: Cmos::default(),
         is_fresh: false,
-        unfinished: Unfinished::default(),
+        traces_exits: true,
     };
     let place = pool.carve(size_of::<Vcpu<V>>(), align_of::<Vcpu<V>>())?.cast::<Vcpu<V>>();
     // SAFETY: the place is fresh from the pool, large and aligned enough.
@@ -124,8 +123,7 @@ pub fn do_as_told<V: VirtualCpu>() {
         return;
     }
     let vcpu: *mut Vcpu<V> = ptr::with_exposed_provenance_mut(vcpu as usize);
-    let frame = percpu::exit_frame(X86::pcpu());
     // SAFETY: the vCPU was built for this pCPU, complete, and given to it alone, as the only one ever; the extension has been on
-    // since this pCPU came up. The place above the stack is kept for the vCPU's frame.
-    unsafe { V::run(frame, vcpu) }
+    // since this pCPU came up.
+    unsafe { V::run(vcpu) }
 }

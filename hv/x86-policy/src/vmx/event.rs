@@ -61,6 +61,13 @@ const NMI_VECTOR: u32 = 2;
 pub struct InterruptionInfo(pub u32);
 
 impl InterruptionInfo {
+    /// There is an event at all.
+    pub const VALID: u32 = VALID;
+    /// Tells, together with [`Self::NMI`], an NMI from all else.
+    pub const WHAT: u32 = VALID | KIND;
+    /// An NMI, of the bits [`Self::WHAT`].
+    pub const NMI: u32 = VALID | KIND_NMI;
+
     /// Whether there is an event at all.
     #[inline]
     pub const fn valid(self) -> bool {
@@ -82,7 +89,7 @@ impl InterruptionInfo {
     /// Whether it is an NMI, and there is one.
     #[inline]
     pub const fn nmi(self) -> bool {
-        self.0 & (VALID | KIND) == VALID | KIND_NMI
+        self.0 & Self::WHAT == Self::NMI
     }
 
     /// Whether the event has an error code, in a field of its own.
@@ -165,6 +172,8 @@ pub const fn has_error_code(vector: u8) -> bool {
 pub struct Interruptibility(pub u32);
 
 impl Interruptibility {
+    /// Interrupts are held back until the next instruction is done.
+    pub const SHADOW: u32 = Self::STI | Self::MOV_SS;
     /// STI: interrupts are held back for one instruction.
     pub const STI: u32 = 1 << 0;
     /// MOV SS or POP SS: interrupts, NMIs and #DB are held back for one instruction.
@@ -181,13 +190,13 @@ impl Interruptibility {
     /// Whether the last instruction holds interrupts back until the next one is done.
     #[inline]
     pub const fn in_shadow(self) -> bool {
-        self.0 & (Self::STI | Self::MOV_SS) != 0
+        self.0 & Self::SHADOW != 0
     }
 
     /// The next instruction is done.
     #[inline]
     pub const fn without_shadow(self) -> Self {
-        Self(self.0 & !(Self::STI | Self::MOV_SS))
+        Self(self.0 & !Self::SHADOW)
     }
 
     /// As if behind STI. An entry demands RFLAGS.IF for it, and refuses it together with MOV SS.

@@ -1,7 +1,5 @@
 //! What this CPU can do, as CPUID and the firmware's settings say.
 
-use core::arch::asm;
-
 use partita_x86_policy::capabilities::{CpuFacts, Missing, Virtualization};
 use raw_cpuid::native_cpuid::cpuid_count;
 
@@ -12,18 +10,6 @@ use super::idt::read_msr_checked;
 pub fn cpuid(leaf: u32, subleaf: u32) -> [u32; 4] {
     let result = cpuid_count(leaf, subleaf);
     [result.eax, result.ebx, result.ecx, result.edx]
-}
-
-/// CPUID of this pCPU at leaf 0, as the registers RAX, RBX, RCX, RDX hold it: their upper halves are zero.
-#[inline(always)]
-pub fn cpuid_leaf_0() -> [u64; 4] {
-    let (rax, rbx, rcx, rdx);
-    // SAFETY: every 64-bit CPU has it. The compiler keeps RBX for itself.
-    unsafe {
-        asm!("mov {0}, rbx", "cpuid", "xchg {0}, rbx", out(reg) rbx, inlateout("rax") 0_u64 => rax, out("rcx") rcx,
-            out("rdx") rdx, options(nostack, nomem, preserves_flags));
-    }
-    [rax, rbx, rcx, rdx]
 }
 
 /// Family, model and stepping of this pCPU: EAX of leaf 1.

@@ -107,12 +107,7 @@ pub fn stack_top(pcpu: PcpuId) -> u64 {
     block_of(pcpu) + STACK_TOP as u64
 }
 
-/// Where the exit frame of one pCPU lies, [`EXIT_FRAME_LEN`] bytes: right above its stack.
-pub fn exit_frame(pcpu: PcpuId) -> u64 {
-    stack_top(pcpu)
-}
-
-/// Where the exit frame of the pCPU that executes this lies.
+/// Where the exit frame of the pCPU that executes this lies, [`EXIT_FRAME_LEN`] bytes: right above its stack.
 #[inline(always)]
 pub fn own_exit_frame() -> u64 {
     (&raw const *private()) as u64 - EXIT_FRAME_LEN as u64
@@ -280,11 +275,12 @@ static PUBLIC: [Public; PCPUS_MAX] = [const {
     }
 }; PCPUS_MAX];
 
-/// What is public of one pCPU. A number past the largest gets the last entry, which no real pCPU shares, as the
-/// number of pCPUs is checked at discovery.
+/// What is public of one pCPU. No pCPU has a number past the largest, as that is checked at discovery: it is taken modulo the entries,
+/// which is an instruction.
 #[inline(always)]
 pub fn public(pcpu: PcpuId) -> &'static Public {
-    &PUBLIC[pcpu.index().min(PCPUS_MAX - 1)]
+    const { assert!(PCPUS_MAX.is_power_of_two()) };
+    &PUBLIC[pcpu.index() % PCPUS_MAX]
 }
 
 impl Public {

@@ -1,105 +1,208 @@
 //! Into the guest and back: the loop of a vCPU, from top to bottom.
 
-use core::arch::naked_asm;
 use core::mem::offset_of;
 
-use crate::cpu::percpu::EXIT_FRAME_LEN;
+use partita_trace::histogram::HistogramId;
+use partita_trace::names::ExitReason;
+use partita_trace::raw;
+use partita_x86_policy::ports::quick_out;
+use partita_x86_policy::svm_exit::code;
+
 use crate::svm::SvmVcpu;
-use crate::svm::vmcb::Vmcb;
-use crate::vcpu::{Then, Vcpu};
-use crate::virt::{GuestRegisters, ScratchRegisters};
-
-/// What lies at the top of the stack of a pCPU that runs a vCPU. The stack pointer is at the scratch registers in the host,
-/// and at `vmcb` in VMRUN.
-#[derive(Debug)]
-#[repr(C, align(16))]
-pub struct ExitFrame {
-    /// So that the scratch registers are aligned as a stack has to be at a call.
-    _alignment: u64,
-    /// The guest's registers, while it does not run.
-    registers: GuestRegisters,
-    /// Physical address of the VMCB.
-    vmcb: u64,
-    /// The vCPU.
-    vcpu: *mut Vcpu<SvmVcpu>,
-}
-
-impl ExitFrame {
-    /// The frame of this vCPU.
-    pub fn new(registers: GuestRegisters, vmcb: u64, vcpu: *mut Vcpu<SvmVcpu>) -> Self {
-        Self { _alignment: 0, registers, vmcb, vcpu }
-    }
-}
-
-const _: () = assert!(size_of::<ExitFrame>() <= EXIT_FRAME_LEN);
-const _: () = assert!(offset_of!(ExitFrame, vmcb) == REGISTERS + size_of::<GuestRegisters>());
-const _: () = assert!(REGISTERS == 8 && SCRATCH.is_multiple_of(16));
-
-/// Offset of the registers in the frame.
-const REGISTERS: usize = offset_of!(ExitFrame, registers);
-/// Offset of the scratch registers in the frame.
-const SCRATCH: usize = offset_of!(ExitFrame, registers.scratch);
+use crate::svm::vmcb::{Vmcb, event};
+use crate::vcpu::frame::{ExitFrame, place};
+use crate::vcpu::quick::*;
 
 /// Runs the guest, for ever. The stack begins anew below `frame`.
 ///
 /// # Safety
 /// SVM is on and the global interrupt flag clear; `frame` lies at the top of this pCPU's stack, 16-byte aligned, with
 /// the VMCB and the vCPU it names complete and used by nobody else.
-pub unsafe fn run(frame: *mut ExitFrame) -> ! {
+pub unsafe fn run(frame: &mut ExitFrame<SvmVcpu>) -> ! {
     // SAFETY: by the contract above.
     unsafe {
-        vmload((*frame).vmcb as *const Vmcb);
-        enter(frame)
+        vmload(frame.vendor as *const Vmcb);
+        enter_again(frame)
     }
 }
 
-/// Enters the guest, and handles its exits. The stack begins anew below `frame`: nothing returns to where this is called.
+/// Defines the loop of a vCPU: enters the guest, handles its [quick exits](crate::vcpu::quick), and calls [`on_exit`] for all others. The stack
+/// begins anew below `frame`: nothing returns to where this is called.
 ///
-/// Few exits need all registers: [`on_exit`] does with the scratch registers, or says that the rest has to be saved, too.
-/// The direction flag needs no care: VMRUN saves the host's, and #VMEXIT loads it.
-#[unsafe(naked)]
-unsafe extern "C" fn enter(frame: *mut ExitFrame) -> ! {
-    naked_asm!(
-        "lea rsp, [rdi + {registers}]",
-        "pop rbp; pop r12; pop r13; pop r14; pop r15",
-        "2:",
-        "pop rbx; pop rcx; pop rsi; pop rdi; pop r8; pop r9; pop r10; pop r11; pop rdx",
-        "mov rax, [rsp]",
-        "vmrun rax",
-        "push rdx",
-        "rdtsc",
-        "push r11; push r10; push r9; push r8; push rdi; push rsi; push rcx; push rbx",
-        "shl rdx, 32",
-        "lea rsi, [rax + rdx]",
-        "mov rdx, rsp",
-        "mov rdi, [rsp + {vcpu}]",
-        "call {on_exit}",
-        "test eax, eax",
-        "je 2b",
-        "push r15; push r14; push r13; push r12; push rbp",
-        "sub rsp, {registers}",
-        "mov rdi, rsp",
-        "call {on_rest}",
-        registers = const REGISTERS,
-        vcpu = const offset_of!(ExitFrame, vcpu) - SCRATCH,
-        on_exit = sym on_exit,
-        on_rest = sym on_rest,
-    )
+/// Behind an exit RDI is the address of the VMCB. The direction flag needs no care: VMRUN saves the host's, and #VMEXIT loads it.
+macro_rules! define_loop {
+    ($(#[$doc:meta])* $name:ident, $traced:ident) => {
+        $(#[$doc])*
+        #[unsafe(naked)]
+        unsafe extern "C" fn $name(frame: *mut ExitFrame<SvmVcpu>) -> ! {
+            naked_exit_asm!([
+                "mov rsp, rdi",
+                restore_rest!(),
+                "2:",
+                restore!(),
+                "mov rax, [rsp]",
+                "vmrun rax",
+                save_and_stamp!(),
+                "mov rdi, [rsp + {vendor}]",
+                look_for_news!(),
+                "test dword ptr [rdi + {rflags}], {stepped}",
+                "jne 5f",
+                "cmp dword ptr [rdi + {exit_code}], {is_msr}",
+                "je 20f",
+                "cmp dword ptr [rdi + {exit_code}], {is_hypercall}",
+                "je 22f",
+                "cmp dword ptr [rdi + {exit_code}], {is_cpuid}",
+                "je 23f",
+                "cmp dword ptr [rdi + {exit_code}], {is_io}",
+                "je 24f",
+
+                // All else, and what is not quick.
+                "5:",
+                save_rest!(),
+                "call {on_exit}",
+
+                // Somebody asks something: an SMP call, which comes with a kick.
+                "6:",
+                "cmp dword ptr [rdi + {exit_code}], {is_nmi}",
+                "jne 5b",
+                "test dword ptr [rdi + {exit_int_info}], {valid}",
+                "jne 5b",
+                "stgi",
+                "clgi",
+                serve_calls!("call {serve_kick}"),
+                record!($traced, "{kick_event}", "{kick}", "mov qword ptr [rdi + rcx + {detail}], 0"),
+                "7:",
+                save_rest!(),
+                "call {on_rest}",
+
+                // MSRs. ECX is still the guest's.
+                "20:",
+                "cmp ecx, {icr}",
+                "je 21f",
+                "cmp ecx, {apic_base_msr}",
+                "jne 5b",
+                "test byte ptr [rdi + {info_1}], 1",
+                "jne 5b",
+                "mov eax, [rsp + {apic_base}]",
+                "mov [rdi + {rax}], rax",
+                "mov eax, [rsp + {apic_base} + 4]",
+                "mov [rsp + {rdx}], rax",
+                "add qword ptr [rdi + {rip}], 2",
+                "mov qword ptr [rdi + {shadow}], 0",
+                record!($traced, "{rdmsr_event}", "{rdmsr}", "mov qword ptr [rdi + rcx + {detail}], {apic_base_msr}"),
+
+                // A write of the ICR.
+                "21:",
+                "test byte ptr [rdi + {info_1}], 1",
+                "je 5b",
+                "mov eax, [rdi + {rax}]",
+                "mov ecx, [rsp + {rdx}]",
+                partita_x86_policy::quick_unicast!("5b"),
+                "mfence",
+                "lfence",
+                "wrmsr",
+                "add qword ptr [rdi + {rip}], 2",
+                "mov qword ptr [rdi + {shadow}], 0",
+                record!($traced, "{icr_event}", "{icr_forward}",
+                    "mov rsi, [rsp + {vendor}]",
+                    "mov esi, [rsi + {rax}]",
+                    "mov [rdi + rcx + {detail}], esi",
+                    "mov esi, [rsp + {rdx}]",
+                    "mov [rdi + rcx + {detail} + 4], esi"),
+
+                // The hypercall that does nothing.
+                "22:",
+                "cmp dword ptr [rdi + {rax}], {nop}",
+                "jne 5b",
+                "cmp byte ptr [rdi + {cpl}], 0",
+                "jne 5b",
+                "mov qword ptr [rdi + {rax}], {success}",
+                "add qword ptr [rdi + {rip}], 3",
+                "mov qword ptr [rdi + {shadow}], 0",
+                record!($traced, "{hypercall_event}", "{hypercall}", "mov qword ptr [rdi + rcx + {detail}], {nop}"),
+
+                // CPUID, leaf 0.
+                "23:",
+                "cmp dword ptr [rdi + {rax}], 0",
+                "jne 5b",
+                "mov eax, [rsp + {leaf_0}]",
+                "mov [rdi + {rax}], rax",
+                "mov ebx, [rsp + {leaf_0} + 4]",
+                "mov eax, [rsp + {leaf_0} + 8]",
+                "mov [rsp + {rcx}], rax",
+                "mov eax, [rsp + {leaf_0} + 12]",
+                "mov [rsp + {rdx}], rax",
+                "add qword ptr [rdi + {rip}], 2",
+                "mov qword ptr [rdi + {shadow}], 0",
+                record!($traced, "{cpuid_event}", "{cpuid}", "mov qword ptr [rdi + rcx + {detail}], 0"),
+
+                // OUT to port 0x80.
+                "24:",
+                "mov eax, [rdi + {info_1}]",
+                "and eax, {out_mask}",
+                "cmp eax, {quick_out}",
+                "jne 5b",
+                "test byte ptr [rdi + {dr7}], {breakpoints}",
+                "jne 5b",
+                "mov rax, [rdi + {info_2}]",
+                "mov [rdi + {rip}], rax",
+                "mov qword ptr [rdi + {shadow}], 0",
+                record!($traced, "{out_event}", "{out}",
+                    "mov rsi, [rsp + {vendor}]",
+                    "movzx esi, byte ptr [rsi + {rax}]",
+                    "mov [rdi + rcx + {detail}], rsi"),
+                ],
+                on_exit = sym on_exit,
+                on_rest = sym on_rest,
+
+                exit_code = const offset_of!(Vmcb, control.exit_code),
+                info_1 = const offset_of!(Vmcb, control.exit_info_1),
+                info_2 = const offset_of!(Vmcb, control.exit_info_2),
+                exit_int_info = const offset_of!(Vmcb, control.exit_int_info),
+                shadow = const offset_of!(Vmcb, control.interrupt_shadow),
+                rax = const offset_of!(Vmcb, save.rax),
+                rip = const offset_of!(Vmcb, save.rip),
+                rflags = const offset_of!(Vmcb, save.rflags),
+                cpl = const offset_of!(Vmcb, save.cpl),
+                dr7 = const offset_of!(Vmcb, save.dr7),
+                is_msr = const code::MSR,
+                is_hypercall = const code::VMMCALL,
+                is_cpuid = const code::CPUID,
+                is_io = const code::IOIO,
+                is_nmi = const code::NMI,
+                valid = const event::VALID,
+                out_mask = const quick_out::SVM_MASK,
+                quick_out = const quick_out::SVM_VALUE,
+            )
+        }
+    };
 }
 
-/// Called by [`enter`] after each exit, with NMIs held back. `entered` is the first time-stamp after #VMEXIT.
-extern "C" fn on_exit(vcpu: &mut Vcpu<SvmVcpu>, entered: u64, registers: &mut ScratchRegisters) -> Then {
-    vcpu.on_exit(entered, registers)
+define_loop! {
+    /// The loop of a vCPU whose exits are traced.
+    enter_traced, traced
 }
 
-/// Called by [`enter`] when an exit needs more than the scratch registers.
+define_loop! {
+    /// The loop of a vCPU whose exits are not traced.
+    enter_untraced, untraced
+}
+
+/// Called after each exit that is not quick, with NMIs held back. `entered` is the first time-stamp after #VMEXIT.
 ///
 /// It does not return, but enters again: what a return would restore is the guest's next state anyway.
-#[cold]
-extern "C" fn on_rest(frame: &mut ExitFrame) -> ! {
+extern "C" fn on_exit(frame: &mut ExitFrame<SvmVcpu>, entered: u64) -> ! {
     // SAFETY: by the contract of `run`, the vCPU is this pCPU's alone.
-    let vcpu = unsafe { &mut *frame.vcpu };
-    vcpu.on_rest(&mut frame.registers);
+    unsafe { &mut *frame.vcpu }.on_exit(&mut frame.registers, entered);
+    // SAFETY: the frame is the one of `run`.
+    unsafe { enter_again(frame) }
+}
+
+/// Called when a kick brought more than SMP calls.
+#[cold]
+extern "C" fn on_rest(frame: &mut ExitFrame<SvmVcpu>) -> ! {
+    // SAFETY: as in `on_exit`.
+    unsafe { &mut *frame.vcpu }.on_rest(&mut frame.registers, frame.quick.entered);
     // SAFETY: the frame is the one of `run`.
     unsafe { enter_again(frame) }
 }
@@ -109,11 +212,11 @@ extern "C" fn on_rest(frame: &mut ExitFrame) -> ! {
 /// # Safety
 /// The frame is the one of [`run`], and what lies on the stack below it is needed no longer.
 #[inline(always)]
-unsafe fn enter_again(frame: &mut ExitFrame) -> ! {
+unsafe fn enter_again(frame: &mut ExitFrame<SvmVcpu>) -> ! {
+    // SAFETY: as in `on_exit`.
+    let enter = if unsafe { &*frame.vcpu }.traces_exits { enter_traced } else { enter_untraced };
     // SAFETY: by the contract above.
-    unsafe {
-        core::arch::asm!("jmp {enter}", enter = sym enter, in("rdi") &raw mut *frame, options(noreturn));
-    }
+    unsafe { core::arch::asm!("jmp {enter}", enter = in(reg) enter, in("rdi") &raw mut *frame, options(noreturn)) }
 }
 
 /// Loads what VMRUN does not load: FS, GS, TR, LDTR and the system-call registers.

@@ -9,9 +9,9 @@ use partita_x86_policy::msr::{MSRPM_LEN, MsrPolicy};
 use partita_x86_policy::msr_values::{efer_from_vmcb, efer_to_vmcb};
 use partita_x86_policy::ports::IoAccess;
 use partita_x86_policy::start_state::StartState;
-use partita_x86_policy::svm_exit::{MSR_IS_WRITTEN, SvmExit, code};
+use partita_x86_policy::svm_exit::SvmExit;
 
-use super::entry::{self, ExitFrame};
+use super::entry;
 use super::vmcb::{Intercepts, Segment, Vmcb, event};
 use super::{clgi, enable, stgi};
 use crate::cpu::idt::{self, WokenBy};
@@ -19,14 +19,14 @@ use crate::cpu::{extended, features, read_msr};
 use crate::memory::nested::NestedFormat;
 use crate::memory::pool::{Pool, PoolExhausted};
 use crate::vcpu::Vcpu;
-use crate::virt::{Dumped, Exception, Exit, FrequentExit, GuestRegisters, PermissionMaps, VirtualCpu};
+use crate::vcpu::frame::{self, ExitFrame, Quick};
+use crate::vcpu::quick::{RFLAGS_RF, RFLAGS_TF};
+use crate::virt::{Dumped, Exception, Exit, GuestRegisters, PermissionMaps, VirtualCpu};
 
 const FS_BASE: u32 = 0xC000_0100;
 const GS_BASE: u32 = 0xC000_0101;
 const KERNEL_GS_BASE: u32 = 0xC000_0102;
 const CR0_PE: u64 = 1;
-const RFLAGS_TF: u64 = 1 << 8;
-const RFLAGS_RF: u64 = 1 << 16;
 const DR6_BREAKPOINTS: u64 = 0xF;
 const DR6_SINGLE_STEP: u64 = 1 << 14;
 /// Exceptions that are always intercepted: #DB and #AC, whose delivery can fault for ever without an instruction boundary,
@@ -54,6 +54,17 @@ pub struct SvmVcpu {
 }
 
 impl SvmVcpu {
+    /// After an exit for an NMI: lets it in. What the exit kept from the guest is delivered at the next entry.
+    fn take_nmi(&mut self) {
+        stgi();
+        clgi();
+        // An event whose delivery the exit cut short (APM vol. 2 section 15.7.2).
+        let cut_short = self.vmcb.control.exit_int_info;
+        if cut_short & event::VALID != 0 {
+            self.vmcb.control.event_inj = cut_short;
+        }
+    }
+
     /// Physical address of the VMCB, which is mapped one to one.
     pub fn vmcb_address(&self) -> u64 {
         &raw const *self.vmcb as u64
@@ -65,23 +76,21 @@ impl VirtualCpu for SvmVcpu {
     const HOLDS_NMIS: bool = false;
     const NESTED: NestedFormat = NestedFormat::NPT;
 
-    #[inline(always)]
-    fn frequent_exit(&self) -> Option<FrequentExit> {
-        let control = &self.vmcb.control;
-        Some(match control.exit_code {
-            code::CPUID => FrequentExit::Cpuid,
-            code::MSR if control.exit_info_1 & MSR_IS_WRITTEN == 0 => FrequentExit::MsrRead,
-            code::MSR => FrequentExit::MsrWrite,
-            code::IOIO => FrequentExit::Io,
-            code::VMMCALL => FrequentExit::Hypercall,
-            code::NMI => FrequentExit::Nmi,
-            _ => return None,
-        })
-    }
-
     fn exit(&mut self, _registers: &GuestRegisters) -> Exit {
         let control = &self.vmcb.control;
         match SvmExit::decode(control.exit_code, control.exit_info_1) {
+            SvmExit::Cpuid => Exit::Cpuid,
+            SvmExit::Msr { write: false } => Exit::MsrRead,
+            SvmExit::Msr { write: true } => Exit::MsrWrite,
+            SvmExit::Ioio => {
+                let access = IoAccess::from_svm(control.exit_info_1);
+                Exit::Io { access, next_rip: control.exit_info_2 }
+            }
+            SvmExit::Vmmcall => Exit::Hypercall,
+            SvmExit::Nmi => {
+                self.take_nmi();
+                Exit::Nmi
+            }
             SvmExit::Iret => Exit::NmiReturn,
             SvmExit::Exception { vector: DEBUG_VECTOR } => Exit::Debug,
             SvmExit::Exception { vector: ALIGNMENT_VECTOR } => Exit::Alignment,
@@ -93,12 +102,6 @@ impl VirtualCpu for SvmVcpu {
             SvmExit::Invalid => Exit::InvalidState,
             _ => Exit::Other(control.exit_code),
         }
-    }
-
-    #[inline(always)]
-    fn io(&self) -> (IoAccess, u64) {
-        let control = &self.vmcb.control;
-        (IoAccess::from_svm(control.exit_info_1), control.exit_info_2)
     }
 
     fn fill_msr_map(policy: MsrPolicy, map: &mut [u8; MSRPM_LEN]) {
@@ -115,14 +118,14 @@ impl VirtualCpu for SvmVcpu {
         clgi();
     }
 
-    unsafe fn run(frame: u64, vcpu: *mut Vcpu<Self>) -> ! {
-        let frame = frame as *mut ExitFrame;
+    unsafe fn run(vcpu: *mut Vcpu<Self>) -> ! {
         // SAFETY: by the contract of the trait.
         unsafe {
             let registers = (*vcpu).begin();
-            let vmcb = (*vcpu).cpu.vmcb_address();
-            frame.write(ExitFrame::new(registers, vmcb, vcpu));
-            entry::run(frame)
+            let (vendor, quick) = ((*vcpu).cpu.vmcb_address(), Quick::of(&*vcpu));
+            let frame = frame::own();
+            frame.write(ExitFrame { registers, vendor, vcpu, quick });
+            entry::run(&mut *frame)
         }
     }
 
@@ -144,17 +147,14 @@ impl VirtualCpu for SvmVcpu {
         Ok(Self { vmcb, before_step: None, loses_debug_reasons })
     }
 
-    #[inline(always)]
     fn rax(&self) -> u64 {
         self.vmcb.save.rax
     }
 
-    #[inline(always)]
     fn set_rax(&mut self, value: u64) {
         self.vmcb.save.rax = value;
     }
 
-    #[inline(always)]
     fn rip(&self) -> u64 {
         self.vmcb.save.rip
     }
@@ -163,12 +163,10 @@ impl VirtualCpu for SvmVcpu {
         self.vmcb.save.rsp
     }
 
-    #[inline(always)]
     fn privilege(&self) -> u8 {
         self.vmcb.save.cpl
     }
 
-    #[inline(always)]
     fn cr4(&self) -> u64 {
         self.vmcb.save.cr4
     }
@@ -187,7 +185,7 @@ impl VirtualCpu for SvmVcpu {
     }
 
     fn registers(&self, general: &GuestRegisters) -> Dumped {
-        let (save, g, scratch) = (&self.vmcb.save, general, &general.scratch);
+        let (save, g) = (&self.vmcb.save, general);
         let segment = |segment: &Segment| u64::from(segment.selector);
         // SAFETY: these registers exist on every CPU with long mode, and are the guest's, as no exit saves them.
         let [fs_base, gs_base, kernel_gs] = [FS_BASE, GS_BASE, KERNEL_GS_BASE].map(|msr| unsafe { read_msr(msr) });
@@ -199,17 +197,17 @@ impl VirtualCpu for SvmVcpu {
         }
         [
             save.rax,
-            scratch.rbx,
-            scratch.rcx,
-            scratch.rdx,
-            scratch.rsi,
-            scratch.rdi,
+            g.rbx,
+            g.rcx,
+            g.rdx,
+            g.rsi,
+            g.rdi,
             g.rbp,
             save.rsp,
-            scratch.r8,
-            scratch.r9,
-            scratch.r10,
-            scratch.r11,
+            g.r8,
+            g.r9,
+            g.r10,
+            g.r11,
             g.r12,
             g.r13,
             g.r14,
@@ -240,18 +238,14 @@ impl VirtualCpu for SvmVcpu {
         ]
     }
 
-    #[inline(always)]
     fn go_on(&mut self, len: u64) -> bool {
         self.go_to(self.vmcb.save.rip.wrapping_add(len))
     }
 
-    #[inline(always)]
     fn go_to(&mut self, rip: u64) -> bool {
         self.vmcb.save.rip = rip;
         self.vmcb.control.interrupt_shadow = 0;
-        // SAFETY: a field of the VMCB. Volatile, so that the compiler tests it in place, by one instruction.
-        let rflags = unsafe { core::ptr::read_volatile(&raw const self.vmcb.save.rflags) };
-        rflags & (RFLAGS_TF | RFLAGS_RF) != 0
+        self.vmcb.save.rflags & (RFLAGS_TF | RFLAGS_RF) != 0
     }
 
     /// RF and TF: APM vol. 2 section 13.1.4. If TF is the hypervisor's, the IRET that it was for has faulted, and the guest has
@@ -269,7 +263,6 @@ impl VirtualCpu for SvmVcpu {
         }
     }
 
-    #[inline(always)]
     fn may_trap_on_io(&self) -> bool {
         io_breakpoint::may_hit(self.vmcb.save.dr7)
     }
@@ -365,17 +358,6 @@ impl VirtualCpu for SvmVcpu {
 
     fn started(&mut self) {
         self.vmcb.control.tlb_control = 0;
-    }
-
-    #[inline(always)]
-    fn take_nmi(&mut self) {
-        stgi();
-        clgi();
-        // An event whose delivery the exit cut short (APM vol. 2 section 15.7.2).
-        let cut_short = self.vmcb.control.exit_int_info;
-        if cut_short & event::VALID != 0 {
-            self.vmcb.control.event_inj = cut_short;
-        }
     }
 
     fn let_in(act: impl FnOnce()) {

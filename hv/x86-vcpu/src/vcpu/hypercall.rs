@@ -4,35 +4,20 @@ use partita_abi::hypercall::{BUSY, FINISH, INVALID, NOP, SUCCESS, TRACE_WINDOW, 
 use partita_core::system::Identity;
 use partita_trace::event::Event;
 use partita_trace::layout::{HEADER_LEN, REGION_ALIGN};
-use partita_trace::names::{ExitReason, PolicyKind, StopCause};
+use partita_trace::names::{PolicyKind, StopCause};
 use partita_x86_policy::vmware;
 
-use super::{About, Then, Vcpu};
+use super::{About, Vcpu};
 use crate::cpu::rdtsc;
 use crate::memory::pool::PAGE;
 use crate::trace;
-use crate::virt::{Exception, ScratchRegisters, VirtualCpu};
+use crate::virt::{Exception, GuestRegisters, VirtualCpu};
 
 /// Length of VMMCALL and VMCALL.
 const LEN: u64 = 3;
 
-const fn about(number: u32) -> About {
-    About { low: number as u16, wide: number as u64 }
-}
-
 impl<V: VirtualCpu> Vcpu<V> {
-    #[inline(never)]
-    pub(super) fn hypercall(&mut self, entered: u64, registers: &mut ScratchRegisters) -> Then {
-        if self.cpu.rax() as u32 != NOP || self.cpu.privilege() != 0 {
-            return self.other_hypercall(entered, registers);
-        }
-        self.cpu.set_rax(SUCCESS);
-        self.skip_and_end(LEN, ExitReason::Hypercall, about(NOP), entered)
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn other_hypercall(&mut self, entered: u64, registers: &mut ScratchRegisters) -> Then {
+    pub(super) fn hypercall(&mut self, registers: &mut GuestRegisters) -> About {
         let number = self.cpu.rax() as u32;
         if self.cpu.privilege() != 0 && !(vmware::is_vmware_call(number) && self.is_linux()) {
             self.refuse(PolicyKind::Hypercall, number.into(), 0, Exception::InvalidOpcode);
@@ -41,15 +26,16 @@ impl<V: VirtualCpu> Vcpu<V> {
             self.cpu.set_rax(result);
             self.cpu.skip(LEN);
         }
-        self.end_rare(ExitReason::Hypercall, about(number), entered)
+        About { low: number as u16, wide: number.into() }
     }
 
     fn is_linux(&self) -> bool {
         self.partition.config.identity == Identity::Linux
     }
 
-    fn obey(&mut self, number: u32, registers: &mut ScratchRegisters) -> u64 {
+    fn obey(&mut self, number: u32, registers: &mut GuestRegisters) -> u64 {
         match number {
+            NOP => SUCCESS,
             FINISH => {
                 self.finish(registers.rbx);
                 SUCCESS

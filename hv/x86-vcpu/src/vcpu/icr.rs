@@ -1,13 +1,12 @@
 //! Writes to the interrupt command register: filtered, then sent as unicasts, or noted as requests.
 
 use partita_trace::event::Event;
-use partita_trace::histogram::HistogramId;
-use partita_trace::names::{ExitReason, IcrRefusal as TracedRefusal};
+use partita_trace::names::IcrRefusal as TracedRefusal;
 use partita_x86_policy::apic_events::Requests;
 use partita_x86_policy::apic_view::VcpuMask;
 use partita_x86_policy::icr::{self, IcrAction, IcrRefusal};
 
-use super::{About, Then, Vcpu};
+use super::{About, Vcpu};
 use crate::cpu::rdtsc;
 use crate::virt::{Exception, VirtualCpu};
 use crate::{apic, trace};
@@ -27,49 +26,20 @@ const fn traced(cause: IcrRefusal) -> TracedRefusal {
 }
 
 impl<V: VirtualCpu> Vcpu<V> {
-    #[inline(always)]
-    pub(super) fn write_icr(&mut self, value: u64, entered: u64) -> Then {
-        match icr::unicast(&self.partition.apic_view, self.cpuid.apic_id, value) {
-            Some(icr) => {
-                // SAFETY: a fixed interrupt to a pCPU of this very partition, whose guest owns its local APIC.
-                unsafe { apic::write_icr(icr) };
-                self.end_forwarded(value, 1, entered)
-            }
-            None => self.filter_icr(value, entered),
-        }
-    }
-
-    /// Ends the exit for an IPI that has been sent. One stamp does for both: what comes behind the sending is short.
-    #[inline(always)]
-    fn end_forwarded(&mut self, icr: u64, targets: u16, entered: u64) -> Then {
-        let ticks = rdtsc().wrapping_sub(entered);
-        trace::count_on_vcpu(HistogramId::IcrForward, ticks);
-        let about = About { low: targets, wide: icr };
-        if self.cpu.go_on(LEN) {
-            return self.end_step(ExitReason::IcrWrite, about, entered);
-        }
-        if self.has_news() {
-            return self.put_off(ExitReason::IcrWrite, about, entered);
-        }
-        Self::record_ticks(ExitReason::IcrWrite, about, entered, ticks);
-        Then::Enter
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn filter_icr(&mut self, value: u64, entered: u64) -> Then {
+    pub(super) fn write_icr(&mut self, value: u64) -> About {
         let view = &self.partition.apic_view;
         match icr::filter(view, self.number, value) {
             IcrAction::Fixed { vector, targets } => {
                 for id in targets.filter_map(|vcpu| view.id(vcpu)) {
-                    // SAFETY: as above.
+                    // SAFETY: a fixed interrupt to a pCPU of this very partition, whose guest owns its local APIC.
                     unsafe { apic::write_icr(icr::physical_icr(id, vector)) };
                 }
-                self.end_forwarded(value, targets.len() as u16, entered)
+                self.cpu.skip(LEN);
+                About { low: targets.len() as u16, wide: value }
             }
             other => {
                 self.rare_icr(other, value);
-                self.end_rare(ExitReason::IcrWrite, About::wide(value), entered)
+                About::wide(value)
             }
         }
     }

@@ -2,10 +2,12 @@
 
 mod cpuid;
 mod down;
+pub mod frame;
 mod hypercall;
 mod icr;
 mod io;
 mod msr;
+pub mod quick;
 mod requests;
 
 use partita_core::explanation::Words;
@@ -20,12 +22,12 @@ use partita_x86_policy::msr_values::APIC_PAGE;
 
 use crate::arch::X86;
 use crate::cpu::idt::set_extended_control_checked;
-use crate::cpu::percpu::{self, Order};
+
 use crate::cpu::rdtsc;
 use crate::partition::Partition;
 use crate::requests::RequestWord;
 use crate::trace;
-use crate::virt::{Exception, Exit, FrequentExit, GuestRegisters, ScratchRegisters, VirtualCpu};
+use crate::virt::{Exception, Exit, GuestRegisters, VirtualCpu};
 
 /// A vCPU: private to the pCPU that it runs on, for ever.
 #[derive(Debug)]
@@ -42,8 +44,6 @@ pub struct Vcpu<V> {
     pub inbox: Inbox<'static, X86>,
     /// What CPUID depends on.
     pub cpuid: CpuidContext,
-    /// The highest basic leaf that CPUID shows.
-    pub max_basic_leaf: u32,
     /// Bits of EFER that its guest may set.
     pub efer_writable: u64,
     /// Whether it runs or waits for its start, and where it is with NMIs.
@@ -55,36 +55,8 @@ pub struct Vcpu<V> {
     pub cmos: Cmos,
     /// Whether its guest has been started and not entered yet.
     pub is_fresh: bool,
-    /// What is left to do of an exit, while that is not over.
-    pub unfinished: Unfinished,
-}
-
-/// How an exit goes on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u32)]
-pub enum Then {
-    /// The guest can be entered.
-    Enter = 0,
-    /// There is more to do, for which all registers have to be saved: [`Vcpu::on_rest`].
-    Rest = 1,
-}
-
-/// What is left to do of an exit.
-#[derive(Debug)]
-pub enum Unfinished {
-    /// All.
-    Exit {
-        /// The first time-stamp after it.
-        entered: u64,
-    },
-    /// It is handled, but something was asked of the vCPU.
-    Requests(Unrecorded),
-}
-
-impl Default for Unfinished {
-    fn default() -> Self {
-        Self::Exit { entered: 0 }
-    }
+    /// Whether its exits are recorded and counted.
+    pub traces_exits: bool,
 }
 
 /// What an exit was about, for its record: the low and the wide detail.
@@ -110,44 +82,17 @@ impl About {
 }
 
 impl<V: VirtualCpu> Vcpu<V> {
-    /// Handles an exit, if it is a frequent one and nothing was asked of this vCPU; else says that there is more to do.
-    /// `entered` is the first time-stamp after it.
+    /// Handles an exit that is no [quick](quick) one: on return the guest may be entered. `entered` is the first time-stamp after it.
     ///
-    /// Runs on a real-time core, with NMIs held back: no allocation, no lock, no unbounded loop. Each kind has a function of
-    /// its own, so that none saves registers for another.
-    #[inline(always)]
-    pub fn on_exit(&mut self, entered: u64, registers: &mut ScratchRegisters) -> Then {
-        match self.cpu.frequent_exit() {
-            Some(FrequentExit::Cpuid) => self.cpuid(entered, registers),
-            Some(FrequentExit::MsrRead) => self.read_msr(entered, registers),
-            Some(FrequentExit::MsrWrite) => self.write_msr(entered, registers),
-            Some(FrequentExit::Io) => self.io(entered, registers),
-            Some(FrequentExit::Hypercall) => self.hypercall(entered, registers),
-            Some(FrequentExit::Nmi) => self.kicked(entered),
-            None => {
-                self.unfinished = Unfinished::Exit { entered };
-                Then::Rest
-            }
-        }
+    /// Runs on a real-time core, with NMIs held back: no allocation, no lock, no unbounded loop.
+    pub fn on_exit(&mut self, registers: &mut GuestRegisters, entered: u64) {
+        let exit = self.cpu.exit(registers);
+        self.handle(exit, registers, entered);
     }
 
-    /// Does what [`Self::on_exit`] left to do: on return the guest may be entered. A vCPU that may not run stays in here, and
-    /// serves its mailbox.
-    #[cold]
-    pub fn on_rest(&mut self, registers: &mut GuestRegisters) {
-        match core::mem::take(&mut self.unfinished) {
-            Unfinished::Exit { entered } => {
-                let exit = self.cpu.exit(registers);
-                self.handle(exit, registers, entered);
-            }
-            Unfinished::Requests(exit) => self.serve(registers, Some(exit)),
-        }
-    }
-
-    /// Handles an exit that is no frequent one: on return the guest may be entered.
-    #[cold]
+    /// Handles this exit: on return the guest may be entered. A vCPU that may not run stays in here, and serves its mailbox.
     pub fn handle(&mut self, exit: Exit, registers: &mut GuestRegisters, entered: u64) {
-        let (reason, about) = (exit.reason(), self.rare(exit, registers));
+        let (reason, about) = self.act(exit, registers);
         if self.has_news() {
             self.serve(registers, Some(Unrecorded { reason, about, entered }));
         } else {
@@ -155,71 +100,26 @@ impl<V: VirtualCpu> Vcpu<V> {
         }
     }
 
-    /// Handles a kick: most are for SMP calls alone.
-    #[inline(never)]
-    fn kicked(&mut self, entered: u64) -> Then {
-        self.cpu.take_nmi();
-        if self.requests.peek() != 0 {
-            return self.put_off(ExitReason::Kick, About::default(), entered);
-        }
-        self.inbox.handle_smp_call_inline(entered);
-        if percpu::private().order.get() != Order::None {
-            return self.put_off(ExitReason::Kick, About::default(), entered);
-        }
-        self.record(ExitReason::Kick, About::default(), entered);
-        Then::Enter
-    }
-
-    /// Ends an exit that is handled.
-    #[inline(always)]
-    fn end(&mut self, reason: ExitReason, about: About, entered: u64) -> Then {
-        if self.has_news() {
-            return self.put_off(reason, about, entered);
-        }
-        self.record(reason, about, entered);
-        Then::Enter
-    }
-
-    /// Skips the instruction, of `len` bytes, that an exit was for, and ends that.
-    #[inline(always)]
-    fn skip_and_end(&mut self, len: u64, reason: ExitReason, about: About, entered: u64) -> Then {
-        if self.cpu.go_on(len) {
-            return self.end_step(reason, about, entered);
-        }
-        self.end(reason, about, entered)
-    }
-
+    /// Does what a kick asks for besides the SMP calls that were served: on return the guest may be entered. `entered` is as in
+    /// [`Self::on_exit`].
     #[cold]
-    #[inline(never)]
-    fn end_step(&mut self, reason: ExitReason, about: About, entered: u64) -> Then {
-        self.cpu.end_step();
-        self.end(reason, about, entered)
+    pub fn on_rest(&mut self, registers: &mut GuestRegisters, entered: u64) {
+        self.serve(registers, Some(Unrecorded { reason: ExitReason::Kick, about: About::default(), entered }));
     }
 
-    /// Ends an exit that is handled, where that is seldom.
-    #[cold]
-    #[inline(never)]
-    fn end_rare(&mut self, reason: ExitReason, about: About, entered: u64) -> Then {
-        self.end(reason, about, entered)
-    }
-
-    /// Leaves what was asked to [`Self::on_rest`].
-    #[cold]
-    #[inline(never)]
-    fn put_off(&mut self, reason: ExitReason, about: About, entered: u64) -> Then {
-        self.unfinished = Unfinished::Requests(Unrecorded { reason, about, entered });
-        Then::Rest
-    }
-
-    #[inline(always)]
     fn record(&self, reason: ExitReason, about: About, entered: u64) {
-        Self::record_ticks(reason, about, entered, rdtsc().wrapping_sub(entered));
-    }
-
-    #[inline(always)]
-    fn record_ticks(reason: ExitReason, about: About, entered: u64, ticks: u64) {
+        if !self.traces_exits {
+            return;
+        }
+        let ticks = rdtsc().wrapping_sub(entered);
         let event = Event::Exit { reason, detail16: about.low, ticks, detail: about.wide };
-        trace::record_and_count(entered, event, HistogramId::Exit(reason), ticks);
+        // IPIs were sent.
+        let id = if reason == ExitReason::IcrWrite && about.low != 0 {
+            HistogramId::IcrForward
+        } else {
+            HistogramId::Exit(reason)
+        };
+        trace::record_and_count(entered, event, id, ticks);
     }
 
     /// Whether anyone asked anything of this vCPU or its pCPU. Looked at with NMIs held back: whoever asks later
@@ -229,11 +129,26 @@ impl<V: VirtualCpu> Vcpu<V> {
         u64::from(self.requests.peek()) | self.inbox.pending_marks() != 0
     }
 
+    /// Does what the guest left for, and says as what the trace knows it.
+    fn act(&mut self, exit: Exit, registers: &mut GuestRegisters) -> (ExitReason, About) {
+        let about = match exit {
+            Exit::Cpuid => self.cpuid(registers),
+            Exit::MsrRead => self.read_msr(registers),
+            Exit::MsrWrite => return self.write_msr(registers),
+            Exit::Io { access, next_rip } => self.io(access, next_rip, registers),
+            Exit::Hypercall => self.hypercall(registers),
+            other => self.rare(other, registers),
+        };
+        (exit.reason(), about)
+    }
+
     /// What a guest does seldom, or once.
     #[cold]
     fn rare(&mut self, exit: Exit, registers: &GuestRegisters) -> About {
         let rip = self.cpu.rip();
         match exit {
+            // Handled above.
+            Exit::Cpuid | Exit::MsrRead | Exit::MsrWrite | Exit::Io { .. } | Exit::Hypercall => About::default(),
             Exit::NmiReturn => {
                 self.nmi_returns();
                 About::wide(rip)
@@ -298,7 +213,7 @@ impl<V: VirtualCpu> Vcpu<V> {
 
     /// XSETBV for the guest: the CPU checks the value.
     fn set_extended_control(&mut self, registers: &GuestRegisters, len: u64) {
-        let ScratchRegisters { rcx, rdx, .. } = registers.scratch;
+        let GuestRegisters { rcx, rdx, .. } = *registers;
         let (number, value) = (rcx as u32, rdx << 32 | self.cpu.rax() & 0xFFFF_FFFF);
         // SAFETY: the register is the guest's: the hypervisor uses nothing of what it switches on.
         if self.cpu.privilege() == 0 && unsafe { set_extended_control_checked(number, value) }.is_ok() {

@@ -1,70 +1,51 @@
 //! RDMSR and WRMSR of registers that are not passed through.
 
 use partita_trace::names::{ExitReason, PolicyKind, StopCause};
-use partita_x86_policy::msr::{APIC_BASE_MSR, ICR_MSR, MsrRead, MsrWrite};
+use partita_x86_policy::msr::{ICR_MSR, MsrRead, MsrWrite};
 use partita_x86_policy::msr_values::{
     ApicBaseWrite, apic_base_read, apic_base_write, efer_write, lvt_timer_write, lvt_write,
 };
 
-use super::{About, Then, Vcpu};
+use super::{About, Vcpu};
 use crate::cpu::idt::write_msr_checked;
-use crate::virt::{Exception, ScratchRegisters, VirtualCpu};
+use crate::virt::{Exception, GuestRegisters, VirtualCpu};
 
 /// Length of RDMSR and WRMSR.
 const LEN: u64 = 2;
 const CR0_PG: u64 = 1 << 31;
 
 impl<V: VirtualCpu> Vcpu<V> {
-    #[inline(never)]
-    pub(super) fn read_msr(&mut self, entered: u64, registers: &mut ScratchRegisters) -> Then {
-        // The one that every CPU has, and no guest reads itself.
-        if registers.rcx as u32 != APIC_BASE_MSR {
-            return self.other_read_msr(entered, registers);
-        }
-        self.end_read_msr(APIC_BASE_MSR, apic_base_read(self.number), entered, registers)
-    }
-
-    #[inline(never)]
-    fn other_read_msr(&mut self, entered: u64, registers: &mut ScratchRegisters) -> Then {
+    pub(super) fn read_msr(&mut self, registers: &mut GuestRegisters) -> About {
         let msr = registers.rcx as u32;
         let value = match self.partition.msr_policy.read(msr) {
-            MsrRead::ApicBase => apic_base_read(self.number),
-            MsrRead::Value(value) => value,
-            MsrRead::Efer => self.cpu.efer(),
+            MsrRead::ApicBase => Some(apic_base_read(self.number)),
+            MsrRead::Value(value) => Some(value),
+            MsrRead::Efer => Some(self.cpu.efer()),
             // Not known without the register that cannot be read; 0 says that the timer is not running.
-            MsrRead::TimerCount => 0,
-            MsrRead::Pass | MsrRead::Gp => return self.refuse_read(msr, entered),
+            MsrRead::TimerCount => Some(0),
+            MsrRead::Pass | MsrRead::Gp => None,
         };
-        self.end_read_msr(msr, value, entered, registers)
+        if let Some(value) = value {
+            self.cpu.set_rax(value & 0xFFFF_FFFF);
+            registers.rdx = value >> 32;
+            self.cpu.skip(LEN);
+        } else {
+            self.refuse(PolicyKind::MsrRead, msr.into(), 0, Exception::GeneralProtection);
+        }
+        About::wide(msr.into())
     }
 
-    #[inline(always)]
-    fn end_read_msr(&mut self, msr: u32, value: u64, entered: u64, registers: &mut ScratchRegisters) -> Then {
-        self.cpu.set_rax(value & 0xFFFF_FFFF);
-        registers.rdx = value >> 32;
-        self.skip_and_end(LEN, ExitReason::MsrRead, About::wide(msr.into()), entered)
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn refuse_read(&mut self, msr: u32, entered: u64) -> Then {
-        self.refuse(PolicyKind::MsrRead, msr.into(), 0, Exception::GeneralProtection);
-        self.end_rare(ExitReason::MsrRead, About::wide(msr.into()), entered)
-    }
-
-    #[inline(never)]
-    pub(super) fn write_msr(&mut self, entered: u64, registers: &mut ScratchRegisters) -> Then {
+    pub(super) fn write_msr(&mut self, registers: &GuestRegisters) -> (ExitReason, About) {
         let msr = registers.rcx as u32;
         let value = registers.rdx << 32 | self.cpu.rax() & 0xFFFF_FFFF;
         if msr == ICR_MSR {
-            return self.write_icr(value, entered);
+            return (ExitReason::IcrWrite, self.write_icr(value));
         }
-        self.rare_write_msr(msr, value, entered)
+        self.write_other_msr(msr, value);
+        (ExitReason::MsrWrite, About::wide(msr.into()))
     }
 
-    #[cold]
-    #[inline(never)]
-    fn rare_write_msr(&mut self, msr: u32, value: u64, entered: u64) -> Then {
+    fn write_other_msr(&mut self, msr: u32, value: u64) {
         let allowed = match self.partition.msr_policy.write(msr) {
             MsrWrite::Ignore => {
                 self.note_refusal(PolicyKind::MsrWrite, msr.into(), value);
@@ -115,6 +96,5 @@ impl<V: VirtualCpu> Vcpu<V> {
         } else {
             self.refuse(PolicyKind::MsrWrite, msr.into(), value, Exception::GeneralProtection);
         }
-        self.end_rare(ExitReason::MsrWrite, About::wide(msr.into()), entered)
     }
 }

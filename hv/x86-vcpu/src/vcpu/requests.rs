@@ -43,6 +43,7 @@ impl<V: VirtualCpu> Vcpu<V> {
     fn serve_once(&mut self, registers: &mut GuestRegisters, since: u64, exit: &mut Option<Unrecorded>) -> bool {
         let order = &percpu::private().order;
         self.inbox.handle_smp_call(since);
+        self.requests.forget_order();
         match order.replace(Order::None) {
             Order::Dump => dump::note(X86::pcpu(), &self.cpu.registers(registers)),
             order @ (Order::Storm | Order::Hold) => {

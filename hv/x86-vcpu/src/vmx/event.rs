@@ -40,9 +40,8 @@ impl VmxVcpu {
     }
 
     /// Delivers again what the last exit cut short.
-    #[inline(always)]
     pub(super) fn redeliver(&mut self) {
-        let info = InterruptionInfo(self.vmcs().read_present(field::IDT_VECTORING_INFORMATION));
+        let info = InterruptionInfo(self.vmcs().read(field::IDT_VECTORING_INFORMATION));
         if info.valid() {
             self.redeliver_event(info);
         }

@@ -1,12 +1,16 @@
 //! Why the guest was left, in the terms that the handlers share.
 
+use core::arch::asm;
+
+use partita_x86_policy::ports::IoAccess;
 use partita_x86_policy::vmx::event::{EventKind, InterruptionInfo};
-use partita_x86_policy::vmx::exit::{InstructionError, VmxExit, reason};
+use partita_x86_policy::vmx::exit::{InstructionError, VmxExit};
 use partita_x86_policy::vmx::field;
 use partita_x86_policy::vmx::qualification::{CrAccess, Gpr};
 
 use super::VmxVcpu;
-use crate::virt::{Exception, Exit, FrequentExit, GuestRegisters, VirtualCpu};
+use crate::cpu::idt;
+use crate::virt::{Exception, Exit, GuestRegisters, VirtualCpu};
 
 const DEBUG_VECTOR: u8 = 1;
 const ALIGNMENT_VECTOR: u8 = 17;
@@ -14,35 +18,27 @@ const CR0_NW: u64 = 1 << 29;
 const CR0_CD: u64 = 1 << 30;
 
 impl VmxVcpu {
-    /// Why the guest was left, if for something frequent.
-    #[inline(always)]
-    pub(super) fn frequent(&self) -> Option<FrequentExit> {
-        let vmcs = self.vmcs();
-        let is = u32::from;
-        // The whole field: with any other bit set it is not frequent.
-        match vmcs.read_present(field::EXIT_REASON) {
-            exit if exit == is(reason::CPUID) => Some(FrequentExit::Cpuid),
-            exit if exit == is(reason::RDMSR) => Some(FrequentExit::MsrRead),
-            exit if exit == is(reason::WRMSR) => Some(FrequentExit::MsrWrite),
-            exit if exit == is(reason::IO) => Some(FrequentExit::Io),
-            exit if exit == is(reason::VMCALL) => Some(FrequentExit::Hypercall),
-            exit if exit == is(reason::EXCEPTION_OR_NMI) => {
-                let info = InterruptionInfo(vmcs.read_present(field::VM_EXIT_INTERRUPTION_INFORMATION));
-                info.nmi().then_some(FrequentExit::Nmi)
-            }
-            _ => None,
-        }
-    }
-
-    #[inline(always)]
     fn decode(&self) -> VmxExit {
         let vmcs = self.vmcs();
         VmxExit::decode(vmcs.read(field::EXIT_REASON), || vmcs.read(field::VM_EXIT_INTERRUPTION_INFORMATION))
     }
 
-    /// Why the guest was left, if for something else.
-    pub(super) fn rare_exit(&mut self, registers: &GuestRegisters) -> Exit {
+    /// Why the guest was left.
+    pub(super) fn why(&mut self, registers: &GuestRegisters) -> Exit {
         match self.decode() {
+            VmxExit::Cpuid => Exit::Cpuid,
+            VmxExit::Msr { write: false } => Exit::MsrRead,
+            VmxExit::Msr { write: true } => Exit::MsrWrite,
+            VmxExit::Io => {
+                let access = IoAccess::from_vmx(self.vmcs().read(field::EXIT_QUALIFICATION));
+                Exit::Io { access, next_rip: self.next_rip() }
+            }
+            VmxExit::Vmcall => Exit::Hypercall,
+            VmxExit::Nmi => {
+                unblock_nmis();
+                self.redeliver();
+                Exit::Nmi
+            }
             VmxExit::PreemptionTimer => {
                 // Before anyone looks what is asked: an NMI that comes behind this arms the timer anew.
                 self.disarm();
@@ -128,21 +124,43 @@ impl VmxVcpu {
     fn general(&self, register: Gpr, g: &GuestRegisters) -> u64 {
         match register {
             Gpr::Rax => self.rax(),
-            Gpr::Rcx => g.scratch.rcx,
-            Gpr::Rdx => g.scratch.rdx,
-            Gpr::Rbx => g.scratch.rbx,
+            Gpr::Rcx => g.rcx,
+            Gpr::Rdx => g.rdx,
+            Gpr::Rbx => g.rbx,
             Gpr::Rsp => self.rsp(),
             Gpr::Rbp => g.rbp,
-            Gpr::Rsi => g.scratch.rsi,
-            Gpr::Rdi => g.scratch.rdi,
-            Gpr::R8 => g.scratch.r8,
-            Gpr::R9 => g.scratch.r9,
-            Gpr::R10 => g.scratch.r10,
-            Gpr::R11 => g.scratch.r11,
+            Gpr::Rsi => g.rsi,
+            Gpr::Rdi => g.rdi,
+            Gpr::R8 => g.r8,
+            Gpr::R9 => g.r9,
+            Gpr::R10 => g.r10,
+            Gpr::R11 => g.r11,
             Gpr::R12 => g.r12,
             Gpr::R13 => g.r13,
             Gpr::R14 => g.r14,
             Gpr::R15 => g.r15,
         }
+    }
+}
+
+/// An exit for an NMI leaves NMIs blocked until an IRET (SDM vol. 3 section 28.5.5): here is one, to the next instruction.
+fn unblock_nmis() {
+    // SAFETY: returns to the instruction behind it, with the same stack, flags and segments, which are the hypervisor's: 8 and
+    // 16. An NMI that comes then has its handler.
+    unsafe {
+        asm!(
+            "mov {0}, rsp",
+            "push {ss}",
+            "push {0}",
+            "pushfq",
+            "push {cs}",
+            "lea {0}, [rip + 2f]",
+            "push {0}",
+            "iretq",
+            "2:",
+            out(reg) _,
+            cs = const idt::CODE_SELECTOR,
+            ss = const idt::DATA_SELECTOR,
+        );
     }
 }

@@ -63,18 +63,6 @@ pub(super) unsafe fn vmread_any(field: AnyField) -> u64 {
     value
 }
 
-/// Reads a field that every CPU has, of the current VMCS: an instruction less.
-///
-/// # Safety
-/// VMX is on, with a current VMCS; else the result is anything.
-#[inline(always)]
-pub(super) unsafe fn vmread_present<T: Value>(field: Field<T>) -> T {
-    let value: u64;
-    // SAFETY: by the contract above; it only reads.
-    unsafe { asm!("vmread {}, {}", lateout(reg) value, in(reg) u64::from(field.encoding()), options(nostack)) };
-    T::from_u64(value)
-}
-
 /// Writes a field of the current VMCS. One that the CPU lacks stays away.
 ///
 /// # Safety

@@ -15,7 +15,7 @@ use partita_x86_policy::vmx::event::{EntryEvent, Interruptibility};
 use partita_x86_policy::vmx::field::{self, SegmentFields, segment};
 use partita_x86_policy::vmx::guest_state::AccessRights;
 
-use super::entry::{self, ExitFrame};
+use super::entry;
 use super::event::{AwaitsNmiWindow, read_dr6, write_dr6};
 use super::vmcs::Vmcs;
 use super::{BOOT, enable};
@@ -24,7 +24,9 @@ use crate::cpu::{extended, read_msr};
 use crate::memory::nested::NestedFormat;
 use crate::memory::pool::{Pool, PoolExhausted};
 use crate::vcpu::Vcpu;
-use crate::virt::{Dumped, Exception, Exit, FrequentExit, GuestRegisters, PermissionMaps, VirtualCpu};
+use crate::vcpu::frame::{self, Quick};
+use crate::vcpu::quick::{RFLAGS_RF, RFLAGS_TF};
+use crate::virt::{Dumped, Exception, Exit, GuestRegisters, PermissionMaps, VirtualCpu};
 
 const KERNEL_GS_BASE: u32 = 0xC000_0102;
 const CR0_PE: u64 = 1;
@@ -35,8 +37,6 @@ const CR0_CACHE: u64 = 0x6000_0000;
 const CR4_SHOWN: u64 = 0xFFF | 0b111 << 16 | 0b111 << 20;
 /// L of a code segment's access rights.
 const CODE_64: u32 = 1 << 13;
-const RFLAGS_TF: u64 = 1 << 8;
-const RFLAGS_RF: u64 = 1 << 16;
 const DR6_SINGLE_STEP: u64 = 1 << 14;
 const DEBUG: u8 = 1;
 const INVALID_OPCODE: u8 = 6;
@@ -56,12 +56,10 @@ pub struct VmxVcpu {
 }
 
 impl VmxVcpu {
-    #[inline(always)]
     pub(super) fn vmcs(&self) -> &Vmcs {
         &self.vmcs
     }
 
-    #[inline(always)]
     pub(super) fn vmcs_mut(&mut self) -> &mut Vmcs {
         &mut self.vmcs
     }
@@ -75,13 +73,11 @@ impl VmxVcpu {
     }
 
     /// Where RAX is: in the frame of this pCPU.
-    #[inline(always)]
     fn rax_place(&self) -> *mut u64 {
         // SAFETY: a place in the frame, which every pCPU with a vCPU has.
-        unsafe { &raw mut (*entry::frame()).rax }
+        unsafe { &raw mut (*frame::own::<Self>()).vendor }
     }
 
-    #[inline(always)]
     pub(super) fn set_own_rax(&mut self, value: u64) {
         // SAFETY: as above; nobody else writes there, as the guest does not run.
         unsafe { self.rax_place().write(value) };
@@ -108,9 +104,8 @@ impl VmxVcpu {
     }
 
     /// RIP behind the instruction that exited.
-    #[inline(always)]
     pub(super) fn next_rip(&self) -> u64 {
-        let length = self.vmcs.read_present(field::VM_EXIT_INSTRUCTION_LENGTH);
+        let length = self.vmcs.read(field::VM_EXIT_INSTRUCTION_LENGTH);
         self.rip().wrapping_add(length.into())
     }
 
@@ -157,11 +152,14 @@ impl VirtualCpu for VmxVcpu {
         self.vmcs.prepare(self.boot, self.nested_root, self.maps);
     }
 
-    unsafe fn run(frame: u64, vcpu: *mut Vcpu<Self>) -> ! {
-        let frame = frame as *mut ExitFrame;
+    unsafe fn run(vcpu: *mut Vcpu<Self>) -> ! {
+        let frame = frame::own();
         // SAFETY: by the contract of the trait. RAX is in its place already.
         unsafe {
-            (*frame).registers = (*vcpu).begin();
+            let owned = &mut *vcpu;
+            (*frame).registers = owned.begin();
+            owned.cpu.vmcs.write(field::HOST_RIP, entry::host_rip(owned.traces_exits));
+            (*frame).quick = Quick::of(owned);
             (*frame).vcpu = vcpu;
             entry::launch(frame)
         }
@@ -178,44 +176,30 @@ impl VirtualCpu for VmxVcpu {
         Ok(Self { vmcs, boot, nested_root, maps, pool: pool.range(), awaits: AwaitsNmiWindow::default() })
     }
 
-    #[inline(always)]
-    fn frequent_exit(&self) -> Option<FrequentExit> {
-        self.frequent()
-    }
-
     fn exit(&mut self, registers: &GuestRegisters) -> Exit {
-        self.rare_exit(registers)
+        self.why(registers)
     }
 
-    #[inline(always)]
-    fn io(&self) -> (IoAccess, u64) {
-        (IoAccess::from_vmx(self.vmcs.read_present(field::EXIT_QUALIFICATION)), self.next_rip())
-    }
-
-    #[inline(always)]
     fn rax(&self) -> u64 {
         // SAFETY: the guest does not run.
         unsafe { self.rax_place().read() }
     }
 
-    #[inline(always)]
     fn set_rax(&mut self, value: u64) {
         self.set_own_rax(value);
     }
 
-    #[inline(always)]
     fn rip(&self) -> u64 {
-        self.vmcs.read_present(field::GUEST_RIP)
+        self.vmcs.read(field::GUEST_RIP)
     }
 
     fn rsp(&self) -> u64 {
         self.vmcs.read(field::GUEST_RSP)
     }
 
-    #[inline(always)]
     fn privilege(&self) -> u8 {
         // The privilege level is that of SS (SDM vol. 3 section 25.4.1).
-        AccessRights(self.vmcs.read_present(segment::SS.access_rights)).dpl()
+        AccessRights(self.vmcs.read(segment::SS.access_rights)).dpl()
     }
 
     fn cr0(&self) -> u64 {
@@ -223,7 +207,6 @@ impl VirtualCpu for VmxVcpu {
         self.vmcs.read(field::GUEST_CR0) & !own | self.vmcs.read(field::CR0_READ_SHADOW) & own
     }
 
-    #[inline(always)]
     fn cr4(&self) -> u64 {
         self.vmcs.read(field::GUEST_CR4) & !self.own_cr4()
     }
@@ -237,7 +220,7 @@ impl VirtualCpu for VmxVcpu {
     }
 
     fn registers(&self, general: &GuestRegisters) -> Dumped {
-        let (vmcs, g, scratch) = (&self.vmcs, general, &general.scratch);
+        let (vmcs, g) = (&self.vmcs, general);
         let selector = |segment: &SegmentFields| u64::from(vmcs.read(segment.selector));
         let cr2: u64;
         // SAFETY: reads the guest's register, which no exit saves.
@@ -246,17 +229,17 @@ impl VirtualCpu for VmxVcpu {
         let kernel_gs = unsafe { read_msr(KERNEL_GS_BASE) };
         [
             self.rax(),
-            scratch.rbx,
-            scratch.rcx,
-            scratch.rdx,
-            scratch.rsi,
-            scratch.rdi,
+            g.rbx,
+            g.rcx,
+            g.rdx,
+            g.rsi,
+            g.rdi,
             g.rbp,
             self.rsp(),
-            scratch.r8,
-            scratch.r9,
-            scratch.r10,
-            scratch.r11,
+            g.r8,
+            g.r9,
+            g.r10,
+            g.r11,
             g.r12,
             g.r13,
             g.r14,
@@ -288,17 +271,15 @@ impl VirtualCpu for VmxVcpu {
     }
 
     /// The CPU tells the length, prefixes included.
-    #[inline(always)]
     fn go_on(&mut self, _len: u64) -> bool {
         self.go_to(self.next_rip())
     }
 
-    #[inline(always)]
     fn go_to(&mut self, rip: u64) -> bool {
         self.vmcs.write(field::GUEST_RIP, rip);
         // One branch for all that is seldom.
-        let rflags = self.vmcs.read_present(field::GUEST_RFLAGS) & (RFLAGS_TF | RFLAGS_RF);
-        let state = Interruptibility(self.vmcs.read_present(field::GUEST_INTERRUPTIBILITY_STATE));
+        let rflags = self.vmcs.read(field::GUEST_RFLAGS) & (RFLAGS_TF | RFLAGS_RF);
+        let state = Interruptibility(self.vmcs.read(field::GUEST_INTERRUPTIBILITY_STATE));
         rflags != 0 || state.in_shadow()
     }
 
@@ -317,9 +298,8 @@ impl VirtualCpu for VmxVcpu {
         }
     }
 
-    #[inline(always)]
     fn may_trap_on_io(&self) -> bool {
-        io_breakpoint::may_hit(self.vmcs.read_present(field::GUEST_DR7))
+        io_breakpoint::may_hit(self.vmcs.read(field::GUEST_DR7))
     }
 
     #[cold]
@@ -381,40 +361,11 @@ impl VirtualCpu for VmxVcpu {
 
     fn started(&mut self) {}
 
-    #[inline(always)]
-    fn take_nmi(&mut self) {
-        unblock_nmis();
-        self.redeliver();
-    }
-
     fn let_in(act: impl FnOnce()) {
         act();
     }
 
     fn park_while(by: WokenBy, idle: impl Fn() -> bool) {
         idt::park_while(by, idle);
-    }
-}
-
-/// An exit for an NMI leaves NMIs blocked until an IRET (SDM vol. 3 section 28.5.5): here is one, to the next instruction.
-#[inline(always)]
-fn unblock_nmis() {
-    // SAFETY: returns to the instruction behind it, with the same stack, flags and segments, which are the hypervisor's: 8 and
-    // 16. An NMI that comes then has its handler.
-    unsafe {
-        asm!(
-            "mov {0}, rsp",
-            "push {ss}",
-            "push {0}",
-            "pushfq",
-            "push {cs}",
-            "lea {0}, [rip + 2f]",
-            "push {0}",
-            "iretq",
-            "2:",
-            out(reg) _,
-            cs = const idt::CODE_SELECTOR,
-            ss = const idt::DATA_SELECTOR,
-        );
     }
 }

@@ -54,7 +54,6 @@ impl Vmcs {
     }
 
     /// Reads a field.
-    #[inline(always)]
     pub(super) fn read<T: Value>(&self, field: Field<T>) -> T {
         // SAFETY: VMX is on, and this VMCS is current, by the contract of `new`.
         unsafe { instruction::vmread(field) }
@@ -66,16 +65,8 @@ impl Vmcs {
         unsafe { instruction::vmread_any(field) }
     }
 
-    /// Reads a field that every CPU has: for the path of each exit.
-    #[inline(always)]
-    pub(super) fn read_present<T: Value>(&self, field: Field<T>) -> T {
-        // SAFETY: as above.
-        unsafe { instruction::vmread_present(field) }
-    }
-
     /// Writes a field. What it does to the guest is its partition's matter; the fields of the hypervisor's state and the
     /// addresses of what the CPU reads and writes are written by [`Self::prepare`] alone.
-    #[inline(always)]
     pub(super) fn write<T: Value>(&mut self, field: Field<T>, value: T) {
         // SAFETY: as for `read`; by the rule above.
         unsafe { instruction::vmwrite(field, value) };
@@ -150,7 +141,6 @@ impl Vmcs {
         self.write(field::HOST_IA32_SYSENTER_ESP, 0);
         self.write(field::HOST_IA32_SYSENTER_EIP, 0);
         self.write(field::HOST_RSP, entry::host_rsp());
-        self.write(field::HOST_RIP, entry::host_rip());
     }
 
     /// Forgets the guest's translations, as a reset does.
