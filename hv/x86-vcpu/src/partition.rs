@@ -48,6 +48,8 @@ pub struct Partition {
     pub port_policy: PortPolicy,
     /// What its guest is told about its clocks.
     pub clocks: Clocks,
+    /// Whether its vCPUs' exits are recorded and counted.
+    pub traces_exits: bool,
     /// Why it was stopped, if there is more to say than the cause.
     pub explanation: Explanation,
     /// Its life.

@@ -76,7 +76,7 @@ pub fn build<V: VirtualCpu>(
         shadow_behind_nmi: false,
         cmos: Cmos::default(),
         is_fresh: false,
-        traces_exits: true,
+        traces_exits: partition.traces_exits,
     };
     let place = pool.carve(size_of::<Vcpu<V>>(), align_of::<Vcpu<V>>())?.cast::<Vcpu<V>>();
     // SAFETY: the place is fresh from the pool, large and aligned enough.

@@ -63,6 +63,7 @@ impl Hypervisor {
             clocks: self.machine.clocks,
             explanation: Explanation::default(),
             life: PartitionLife::new(),
+            traces_exits: self.system.config.trace.exits,
             trace_window: TraceWindow::default(),
             refusals: Refusals::default(),
             housekeeping: PcpuId(self.system.config.housekeeping.pcpu),
