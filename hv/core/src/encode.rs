@@ -245,9 +245,16 @@ mod tests {
             bytes.resize(400, 0);
             decode(&bytes)
         };
-        for (at, byte) in
-            [(0, NAME_MAX as u8 + 1), (1, 0xFF), (10, 2), (14, 2), (41, 3), (42, 2), (43, 2), (15, PARTITIONS_MAX as u8 + 1)]
-        {
+        for (at, byte) in [
+            (0, NAME_MAX as u8 + 1),
+            (1, 0xFF),
+            (10, 2),
+            (14, 2),
+            (41, 3),
+            (42, 2),
+            (43, 2),
+            (15, PARTITIONS_MAX as u8 + 1),
+        ] {
             assert_eq!(broken(at, byte), Err(CodecError::Malformed), "byte {at}");
         }
     }

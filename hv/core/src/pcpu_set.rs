@@ -144,6 +144,13 @@ impl PcpuSet {
         self.words.first().copied().unwrap_or(0)
     }
 
+    /// The same, if there are no others.
+    #[inline(always)]
+    pub(crate) fn only_low_word(&self) -> Option<u64> {
+        let [low, rest @ ..] = self.words;
+        (rest.iter().fold(0, |all, word| all | word) == 0).then_some(low)
+    }
+
     /// The members in ascending order.
     pub fn iter(&self) -> Iter {
         Iter { words: self.words, at: 0 }

@@ -166,11 +166,13 @@ impl<'a, A: Arch> SmpCalls<'a, A> {
         deadline: Deadline,
         on_reply: &mut dyn FnMut(PcpuId, &Reply),
     ) -> Result<CallOutcome, CallError> {
-        let (me, posted) = self.caller(targets, Some(deadline))?;
-        let all = targets.low_word();
-        let asked = all & !round::bit(me.index());
-        if let Some(round) = self.rounds.get(me.index())
+        let few = targets.only_low_word().filter(|few| *few != 0 && few & !self.all.low_word() == 0);
+        let (me, posted) =
+            if few.is_some() { self.caller_of_one(Some(deadline)) } else { self.caller(targets, Some(deadline)) }?;
+        if let Some(all) = few
+            && let Some(round) = self.rounds.get(me.index())
             && let Some(mailbox) = self.mailbox(me)
+            && let asked = all & !round::bit(me.index())
             && let Some(kicks) = self.kicks_of_round(me, mailbox, round, asked)
         {
             return Ok(self.go_round(

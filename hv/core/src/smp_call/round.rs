@@ -26,7 +26,13 @@ const GIVEN_UP_SHIFT: u32 = u32::BITS;
 /// The bit of a pCPU of a machine with rounds.
 #[inline(always)]
 pub(super) const fn bit(target: usize) -> u64 {
-    1 << (target % ROUND_PCPUS_MAX)
+    1 << place(target)
+}
+
+/// The place of its answer.
+#[inline(always)]
+const fn place(target: usize) -> usize {
+    target % ROUND_PCPUS_MAX
 }
 
 /// The round of one caller. One of zero bytes is free.
@@ -174,7 +180,7 @@ impl Round {
     /// Target: notes when it left its guest, and when it runs what it has claimed, which follows at once.
     #[inline(always)]
     pub(super) fn stamp_run(&self, me: usize, entered: u64, run: u64) {
-        if let Some(answer) = self.answers.get(me) {
+        if let Some(answer) = self.answers.get(place(me)) {
             answer.entered.store(entered, Ordering::Relaxed);
             answer.run.store(run, Ordering::Relaxed);
         }
@@ -185,7 +191,7 @@ impl Round {
     pub(super) fn finish(&self, me: usize, result: u64, done: u64) -> Option<Sent> {
         // Read before this target is left no longer: after that, the caller may post again.
         let sent = Sent { posted: self.posted.load(Ordering::Relaxed), kicked: self.kicked.load(Ordering::Relaxed) };
-        if let Some(answer) = self.answers.get(me) {
+        if let Some(answer) = self.answers.get(place(me)) {
             answer.result.store(result, Ordering::Relaxed);
             answer.done.store(done, Ordering::Relaxed);
         }
@@ -203,7 +209,7 @@ impl Round {
     /// Target: the stamps of the call that it has finished last. Its own nobody else overwrites.
     pub(super) fn stamps_of(&self, me: usize, sent: Sent) -> Option<Stamps> {
         let Sent { posted, kicked } = sent;
-        let RoundAnswer { entered, run, done, .. } = self.answers.get(me)?;
+        let RoundAnswer { entered, run, done, .. } = self.answers.get(place(me))?;
         let [entered, run, done] = [entered, run, done].map(|stamp| stamp.load(Ordering::Relaxed));
         Some(Stamps { posted, kicked, entered, run, done })
     }

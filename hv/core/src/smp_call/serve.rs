@@ -66,7 +66,7 @@ impl<A: Arch> Inbox<'_, A> {
         if let Some(slot) = callers.only_one(self.few_slots) {
             self.serve(slot, entered);
         } else if let Some((caller, round)) = callers.only_round(self.rounds) {
-            Self::serve_round(caller, round, entered);
+            Self::serve_only_round(caller, round, entered);
         } else {
             self.serve_all(callers, entered);
         }
@@ -84,8 +84,14 @@ impl<A: Arch> Inbox<'_, A> {
         count
     }
 
-    /// Runs what a caller asked of several, if it did. Kept apart from the way of a slot, which pays for no register of it.
+    /// [`Self::serve_round`], kept apart from the way of a slot, which pays for no register of it.
     #[inline(never)]
+    fn serve_only_round(caller: PcpuId, round: &Round, entered: u64) {
+        Self::serve_round(caller, round, entered);
+    }
+
+    /// Runs what a caller asked of several, if it did.
+    #[inline(always)]
     fn serve_round(caller: PcpuId, round: &Round, entered: u64) -> bool {
         let me = A::pcpu().index();
         let Some(call) = round.claim(me) else { return false };
