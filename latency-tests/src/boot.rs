@@ -1,11 +1,13 @@
 //! One boot of the suite and its samples.
 
+use crate::extent::Extent;
 use crate::suite::Images;
 use crate::systems::{cmdline, system};
 use crate::{Figures, SuiteError, samples};
 use partita_host::emulator::{Clock, MachineKind};
 use partita_host::run::{BareRun, RunOptions, RunReport, run_bare, run_system};
 use partita_host::trace::Trace;
+use partita_rows::row::Source;
 use partita_rows::{Group, Row};
 use std::fmt;
 use std::path::Path;
@@ -17,6 +19,8 @@ const BARE_PCPUS: u16 = 2;
 const BARE_MEMORY: u64 = 64 << 20;
 /// How long a boot may take in time of the host. The longest takes some ten seconds on a quiet machine.
 const TIMEOUT: Duration = Duration::from_secs(300);
+/// The same of a long run.
+const LONG_TIMEOUT: Duration = Duration::from_secs(3600);
 
 /// Where the payload runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -49,10 +53,16 @@ impl fmt::Display for Boot {
 impl Boot {
     /// All boots, the longest first, so that two at a time end at about the same time.
     pub fn all() -> impl Iterator<Item = Self> {
-        let groups = [Group::Timer, Group::Ipi, Group::Gap, Group::Kick, Group::Broadcast, Group::Exit];
-        let boots =
-            groups.into_iter().flat_map(|group| [Place::Partita, Place::Bare].map(|place| Self { place, group }));
+        let first = [Group::Quiet, Group::Timer, Group::Ipi, Group::Gap, Group::Kick, Group::Broadcast];
+        let others = Group::ALL.iter().copied().filter(move |group| !first.contains(group));
+        let boots = first.into_iter().chain(others);
+        let boots = boots.flat_map(|group| [Place::Partita, Place::Bare].map(|place| Self { place, group }));
         boots.filter(|boot| boot.rows().next().is_some())
+    }
+
+    /// Those that are of use on a machine.
+    pub fn all_on(machine: MachineKind) -> impl Iterator<Item = Self> {
+        Self::all().filter(move |boot| is_of_use(boot.group, machine))
     }
 
     /// The rows that it measures.
@@ -61,18 +71,26 @@ impl Boot {
             Place::Bare => row.has_bare(),
             Place::Partita => true,
         };
-        Row::ALL.iter().copied().filter(move |row| row.group() == self.group).filter(is_here)
+        let is_measured = |row: &Row| row.source() != Source::Derived;
+        Row::ALL.iter().copied().filter(move |row| row.group() == self.group).filter(is_here).filter(is_measured)
     }
 
     /// Boots, and returns the trace. Logs and trace stay in `dir`.
     ///
     /// # Errors
     /// It could not take place, or failed.
-    pub fn run(self, machine: MachineKind, images: &Images, samples: u32, dir: &Path) -> Result<Trace, SuiteError> {
+    pub fn run(
+        self,
+        machine: MachineKind,
+        images: &Images,
+        extent: impl Into<Extent>,
+        dir: &Path,
+    ) -> Result<Trace, SuiteError> {
+        let extent = extent.into();
         let options = RunOptions {
             machine,
             clock: Clock::Icount,
-            timeout: TIMEOUT,
+            timeout: if extent.is_long { LONG_TIMEOUT } else { TIMEOUT },
             out_dir: dir.to_path_buf(),
             hypervisor: Some(images.hypervisor.clone()),
             keep_ram: false,
@@ -83,14 +101,14 @@ impl Boot {
                 &BareRun {
                     kernel: &images.payload,
                     module: None,
-                    cmdline: &cmdline(self.group, samples),
+                    cmdline: &cmdline(self.group, extent),
                     pcpus: BARE_PCPUS,
                     memory: BARE_MEMORY,
                     has_end_marker: true,
                 },
                 &options,
             )?,
-            Place::Partita => run_system(&system(self.group, samples, &images.payload)?, &options)?,
+            Place::Partita => run_system(&system(self.group, extent, &images.payload)?, &options)?,
         };
         if !outcome.is_success() {
             return Err(SuiteError::BootFailed { boot: self, outcome: outcome.to_string(), dir });
@@ -102,16 +120,36 @@ impl Boot {
     ///
     /// # Errors
     /// Samples are missing.
-    pub fn figures(self, trace: &Trace, samples: u32, dir: &Path) -> Result<Vec<(Row, Figures)>, SuiteError> {
+    pub fn figures(
+        self,
+        trace: &Trace,
+        extent: impl Into<Extent>,
+        dir: &Path,
+    ) -> Result<Vec<(Row, Figures)>, SuiteError> {
+        let extent = extent.into();
         let of_row = |row| {
-            let mut values = samples::of_row(trace, row, self.place == Place::Partita, samples)?;
-            let figures =
-                Figures::of(&mut values).ok_or_else(|| format!("no samples of {} were asked for", row.name()))?;
-            Ok((row, figures))
+            let wanted = extent.samples_of(self.group);
+            let values = samples::distribution(trace, row, self.place == Place::Partita, wanted)?;
+            let figures = Figures::of_counted(&values);
+            match extent.count_of(row).filter(|count| *count != figures.count) {
+                Some(count) => Err(format!("{} of {count} samples of {} are there", figures.count, row.name())),
+                None => Ok((row, figures)),
+            }
         };
         let wrong = |problem| SuiteError::Samples { boot: self, problem, dir: dir.to_path_buf() };
         self.rows().map(|row| of_row(row).map_err(wrong)).collect()
     }
+}
+
+/// Whether a group is of use on a machine: what neighbours do to the timer shows where all pCPUs go on side by side. QEMU under
+/// icount runs one after the other, so that it would show whose turn it was.
+fn is_of_use(group: Group, machine: MachineKind) -> bool {
+    !(group.is_beside() && machine == MachineKind::Qemu)
+}
+
+/// The rows that a machine has.
+pub fn rows_of(machine: MachineKind) -> Vec<Row> {
+    Row::ALL.iter().copied().filter(|row| is_of_use(row.group(), machine)).collect()
 }
 
 #[cfg(test)]
@@ -123,9 +161,21 @@ mod tests {
         for &row in Row::ALL {
             let places: Vec<Place> =
                 Boot::all().filter(|boot| boot.rows().any(|r| r == row)).map(|boot| boot.place).collect();
-            let expected = if row.has_bare() { vec![Place::Partita, Place::Bare] } else { vec![Place::Partita] };
+            let expected: &[Place] = match row.source() {
+                Source::Derived => &[],
+                _ if row.has_bare() => &[Place::Partita, Place::Bare],
+                _ => &[Place::Partita],
+            };
             assert_eq!(places, expected, "{}", row.name());
         }
-        assert_eq!(Boot::all().map(|boot| boot.to_string()).collect::<std::collections::HashSet<_>>().len(), 10);
+        let names =
+            |boots: Vec<Boot>| boots.iter().map(ToString::to_string).collect::<std::collections::HashSet<_>>().len();
+        assert_eq!(names(Boot::all().collect()), 21);
+        assert_eq!(names(Boot::all_on(MachineKind::Qemu).collect()), 13);
+        assert_eq!(Boot::all_on(MachineKind::BOCHS_VMX).count(), 21);
+        assert_eq!(
+            (rows_of(MachineKind::Qemu).len() + 8, rows_of(MachineKind::BOCHS_SVM).len()),
+            (Row::ALL.len(), Row::ALL.len())
+        );
     }
 }

@@ -1,6 +1,7 @@
 //! All boots, and what they come to.
 
-use crate::boot::{Boot, Place};
+use crate::boot::{Boot, Place, rows_of};
+use crate::extent::Extent;
 use crate::figures::BenchFile;
 use crate::systems::PAYLOAD;
 use crate::{Figures, SuiteError};
@@ -9,6 +10,7 @@ use partita_host::cargo_build;
 use partita_host::emulator::MachineKind;
 use partita_host::run_dir::RunDir;
 use partita_rows::Row;
+use partita_rows::row::DERIVED;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -20,6 +22,8 @@ pub struct SuiteOptions {
     pub machine: MachineKind,
     /// Samples of each row.
     pub samples: u32,
+    /// A million periods of the row that counts them.
+    pub is_long: bool,
     /// Boots at a time. Time passes by instructions, so the figures are the same.
     pub jobs: usize,
     /// Where logs and traces go, those of each boot in a directory of its own.
@@ -58,8 +62,8 @@ impl Images {
 /// # Errors
 /// A boot could not take place, or failed, or its samples are not all there.
 pub fn run(options: &SuiteOptions) -> Result<BenchFile, SuiteError> {
-    let figures = prepare_and_boot(options, Boot::all())?;
-    BenchFile::new(options.machine, of(&figures, Place::Bare), of(&figures, Place::Partita))
+    let figures = prepare_and_boot(options, Boot::all_on(options.machine))?;
+    BenchFile::new(options.machine, &rows_of(options.machine), of(&figures, Place::Bare), of(&figures, Place::Partita))
         .map_err(|error| anyhow::Error::from(error).into())
 }
 
@@ -74,6 +78,17 @@ pub fn run_some(options: &SuiteOptions, boots: impl Iterator<Item = Boot> + Send
 
 type AllFigures = HashMap<(Place, Row), Figures>;
 
+/// Adds the rows that are derived from others, where these are there: of one sample each, the difference of the medians.
+fn derive(figures: &mut AllFigures) {
+    for (row, minuend, subtrahend) in DERIVED {
+        let median = |row: &Row| figures.get(&(Place::Partita, *row)).map(|figures| figures.p50);
+        if let (Some(with), Some(without)) = (median(minuend), median(subtrahend)) {
+            let difference = Figures::of_counted(&[(with.saturating_sub(without), 1)]);
+            figures.insert((Place::Partita, *row), difference);
+        }
+    }
+}
+
 /// The figures in a place.
 fn of(figures: &AllFigures, place: Place) -> impl Fn(Row) -> Option<Figures> {
     move |row| figures.get(&(place, row)).copied()
@@ -85,7 +100,9 @@ fn prepare_and_boot(
 ) -> Result<AllFigures, SuiteError> {
     options.machine.emulator().probe().map_err(anyhow::Error::from)?;
     let dir = RunDir::prepare(&options.out_dir).map_err(anyhow::Error::from)?;
-    boot_all(options, &Images::build(dir.path())?, boots)
+    let mut figures = boot_all(options, &Images::build(dir.path())?, boots)?;
+    derive(&mut figures);
+    Ok(figures)
 }
 
 /// Boots these, `jobs` at a time, up to the first failure.
@@ -102,8 +119,9 @@ fn boot_all(
             let next = queue.lock().unwrap_or_else(PoisonError::into_inner).next();
             let Some(boot) = next.filter(|_| !failed) else { return };
             let dir = options.out_dir.join(boot.to_string());
-            let trace = boot.run(options.machine, images, options.samples, &dir);
-            let figures = trace.and_then(|trace| boot.figures(&trace, options.samples, &dir));
+            let extent = Extent { samples: options.samples, is_long: options.is_long };
+            let trace = boot.run(options.machine, images, extent, &dir);
+            let figures = trace.and_then(|trace| boot.figures(&trace, extent, &dir));
             let mut done = done.lock().unwrap_or_else(PoisonError::into_inner);
             match (&mut *done, figures) {
                 (Ok(all), Ok(figures)) => all.extend(figures.into_iter().map(|(row, f)| ((boot.place, row), f))),

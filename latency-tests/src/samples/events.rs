@@ -14,6 +14,8 @@ pub(super) struct Events {
     pub(super) all: Vec<Entry>,
     /// Frames that are no longer there.
     pub(super) overwritten: u64,
+    /// The same by ring.
+    pub(super) lost: Vec<(u16, u64)>,
 }
 
 impl Events {
@@ -23,13 +25,20 @@ impl Events {
             Body::Event(event) => Some((frame.ring, frame.tsc, event)),
             _ => None,
         });
-        let overwritten = region.dump.rings.iter().map(|ring| ring.summary().0.overwritten).sum();
-        Self { all: all.collect(), overwritten }
+        let lost: Vec<(u16, u64)> =
+            (0..).zip(&region.dump.rings).map(|(number, ring)| (number, ring.summary().0.overwritten)).collect();
+        let overwritten = lost.iter().map(|(_, frames)| frames).sum();
+        Self { all: all.collect(), overwritten, lost }
     }
 
     /// Those of one pCPU.
     pub(super) fn of_ring(&self, ring: u16) -> impl Iterator<Item = &Entry> {
         self.all.iter().filter(move |event| event.0 == ring)
+    }
+
+    /// Frames of one pCPU that are no longer there.
+    pub(super) fn overwritten_in(&self, ring: u16) -> u64 {
+        self.lost.iter().filter(|lost| lost.0 == ring).map(|lost| lost.1).sum()
     }
 
     /// The first exit of this pCPU's guest from `since` until `until` that was no kick.
@@ -50,5 +59,5 @@ impl Events {
 
 #[cfg(test)]
 pub(super) fn events(all: Vec<Entry>) -> Events {
-    Events { all, overwritten: 0 }
+    Events { all, ..Events::default() }
 }

@@ -229,7 +229,7 @@ mod tests {
     #[test]
     fn overwritten_frames_and_other_exits_are_named() {
         let gaps = with_spare(&[gap(0, 1100, 150), gap(1, 2100, 150)]);
-        let lost = Events { all: calls().split_off(2), overwritten: 9 };
+        let lost = Events { overwritten: 9, ..events(calls().split_off(2)) };
         assert!(
             all(&gaps, &lost, 1, 2)
                 .unwrap_err()

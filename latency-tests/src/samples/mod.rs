@@ -4,11 +4,19 @@
 //! - `payload`: what the payload measured.
 //! - `calls`: what the hypervisor measured of its SMP calls.
 //! - `gaps`: what a guest that polls saw of them.
+//! - `quiet`: what it saw when there were none.
+//! - `starts`: how long the starts of a partition took.
+//! - `counted`: what the payload counted, instead of keeping each sample.
+//! - `beside`: whether a neighbour disturbed.
 
+mod beside;
 mod calls;
+mod counted;
 mod events;
 mod gaps;
 mod payload;
+mod quiet;
+mod starts;
 
 use crate::systems::TARGET_VCPU;
 use events::Events;
@@ -18,24 +26,50 @@ use partita_rows::{Group, Row};
 use partita_trace::histogram::HistogramId;
 use std::collections::BTreeMap;
 
-/// All samples of a row, in the order they were taken: `wanted` of them. `in_partition` tells whether the payload ran
-/// under Partita.
+/// All samples of a row that keeps them, in the order they were taken: `wanted` of them, where the row has not a number of its
+/// own. `in_partition` tells whether the payload ran under Partita.
 ///
 /// # Errors
 /// Samples are missing, there twice, or not to be trusted: a sentence about what is wrong.
 pub fn of_row(trace: &Trace, row: Row, in_partition: bool, wanted: u32) -> Result<Vec<u64>, String> {
-    let payload = payload_of(trace, in_partition)?;
-    let of_gap = row.group() == Group::Gap;
-    if !in_partition || (row.source() == Source::Payload && !of_gap) {
-        return payload::of_row(&Events::of(payload), row, wanted);
+    let region = payload_of(trace, in_partition)?;
+    let payload = Events::of(region);
+    if !in_partition {
+        return payload::of_row(&payload, row, wanted);
     }
-    let (hypervisor, pcpus) = (Events::of(hypervisor_of(trace)?), pcpus_of(payload)?);
+    let (hypervisor, pcpus) = (Events::of(hypervisor_of(trace)?), pcpus_of(region)?);
     let target = target_of(&pcpus)?;
-    match row {
-        _ if of_gap => gaps::of_row(&Events::of(payload), &hypervisor, target, row, wanted),
-        Row::SmpCallBroadcast3 => calls::of_row(&hypervisor, &pcpus, row, wanted),
-        _ => calls::of_row(&hypervisor, &[target], row, wanted),
+    match row.group() {
+        Group::Gap => gaps::of_row(&payload, &hypervisor, target, row, wanted),
+        Group::Quiet => quiet::of_row(&payload, &hypervisor, target, row),
+        Group::Restart => starts::of_row(&hypervisor, target, row, wanted),
+        Group::Broadcast => calls::of_row(&hypervisor, &pcpus, row, wanted),
+        Group::Kick => calls::of_row(&hypervisor, &[target], row, wanted),
+        group => {
+            if group.is_beside() {
+                beside::check(&payload, &hypervisor, target, group)?;
+            }
+            payload::of_row(&payload, row, wanted)
+        }
     }
+}
+
+/// Each value of a row, in ascending order, and how often it is there. `wanted` and `in_partition` as in [`of_row`], but a row
+/// that is counted has as many samples as it has.
+///
+/// # Errors
+/// As [`of_row`]; a derived row has no samples.
+pub fn distribution(trace: &Trace, row: Row, in_partition: bool, wanted: u32) -> Result<Vec<(u64, u64)>, String> {
+    let values = match row.source() {
+        Source::Derived => return Err(format!("{} is derived from other rows: it has no samples", row.name())),
+        Source::Counted => counted::of_row(&Events::of(payload_of(trace, in_partition)?), row)?,
+        _ => of_row(trace, row, in_partition, wanted)?.into_iter().map(|value| (value, 1)).collect(),
+    };
+    let mut counts = BTreeMap::new();
+    for (value, count) in values {
+        *counts.entry(value).or_insert(0) += count;
+    }
+    Ok(counts.into_iter().collect())
 }
 
 /// How often each pCPU left its guest, by reason, from the histograms that the hypervisor always keeps.
@@ -58,7 +92,7 @@ fn payload_of(trace: &Trace, in_partition: bool) -> Result<&TraceRegion, String>
     let is_payload = |owner: &Owner| match owner {
         Owner::Hypervisor => false,
         Owner::Bare => !in_partition,
-        Owner::Partition { .. } => in_partition,
+        Owner::Partition { number, .. } => in_partition && *number == 0,
     };
     find(trace, is_payload).ok_or_else(|| "its trace has none of the payload".to_owned())
 }

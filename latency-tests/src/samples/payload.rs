@@ -49,7 +49,7 @@ mod tests {
     #[test]
     fn missing_samples_are_counted_and_explained() {
         let row = Row::ExitCpuid;
-        let lost = Events { all: vec![sample(row, 1)], overwritten: 7 };
+        let lost = Events { overwritten: 7, ..events(vec![sample(row, 1)]) };
         let expected = "1 of 2 samples of exit.cpuid are there; 7 frames were overwritten: ";
         assert!(of_row(&lost, row, 2).unwrap_err().starts_with(expected));
     }

@@ -4,7 +4,7 @@ use core::arch::asm;
 
 use partita_abi::hypercall::NOP;
 use partita_rows::Row;
-use partita_rt::{Machine, place};
+use partita_rt::place;
 
 use crate::record::Recorder;
 
@@ -47,19 +47,35 @@ macro_rules! time {
     }};
 }
 
-/// Measures the rows.
-pub(crate) fn measure(machine: &Machine, recorder: &mut Recorder) {
-    recorder.row(Row::ExitCpuid, |samples| time!(samples, rcx: 0u32, rdi: 0u32, ["xor eax, eax", "cpuid"]));
-    if machine.place.is_partition() {
-        recorder.row(Row::ExitHypercall, |samples| {
-            if place::uses_vmmcall() {
-                time!(samples, rcx: 0u32, rdi: NOP, ["mov eax, edi", "vmmcall"]);
-            } else {
-                time!(samples, rcx: 0u32, rdi: NOP, ["mov eax, edi", "vmcall"]);
-            }
-        });
+/// Measures the rows. `hypercalls`: whether there is a hypervisor to call.
+pub(crate) fn measure(hypercalls: bool, recorder: &mut Recorder) {
+    cpuid(Row::ExitCpuid, recorder);
+    if hypercalls {
+        hypercall(Row::ExitHypercall, recorder);
     }
     recorder.row(Row::ExitRdmsr, |samples| time!(samples, rcx: APIC_BASE, rdi: 0u32, ["rdmsr"]));
     // The POST port: nobody minds what is written to it, and no partition owns it. AL is what the RDTSC left in it.
     recorder.row(Row::ExitIo, |samples| time!(samples, rcx: 0u32, rdi: 0u32, ["out 0x80, al"]));
+}
+
+/// Measures the rows of exits that are not traced.
+pub(crate) fn measure_untraced(recorder: &mut Recorder) {
+    cpuid(Row::UntracedExitCpuid, recorder);
+    hypercall(Row::UntracedExitHypercall, recorder);
+}
+
+/// Leaf 0.
+fn cpuid(row: Row, recorder: &mut Recorder) {
+    recorder.row(row, |samples| time!(samples, rcx: 0u32, rdi: 0u32, ["xor eax, eax", "cpuid"]));
+}
+
+/// The hypercall that does nothing.
+fn hypercall(row: Row, recorder: &mut Recorder) {
+    recorder.row(row, |samples| {
+        if place::uses_vmmcall() {
+            time!(samples, rcx: 0u32, rdi: NOP, ["mov eax, edi", "vmmcall"]);
+        } else {
+            time!(samples, rcx: 0u32, rdi: NOP, ["mov eax, edi", "vmcall"]);
+        }
+    });
 }

@@ -4,15 +4,21 @@ use partita_rows::{Group, Row};
 use partita_rt::{Error, Machine, trace};
 
 /// All keys.
-const KEYS: &[&str] = &["group", "samples", "state", "pause", "ticks"];
+const KEYS: &[&str] = &["group", "samples", "periods", "state", "pause", "ticks", "hypercalls"];
 /// The values of `group`: those of [`Group::ALL`], and all of them that are no run of their own.
-const GROUPS: &[&str] = &["exit", "ipi", "timer", "kick", "gap", "broadcast", "all"];
+const GROUPS: &[&str] = &{
+    let mut names = ["all"; GROUP_ALL + 1];
+    let (own, _) = names.split_at_mut(GROUP_ALL);
+    own.copy_from_slice(Group::NAMES);
+    names
+};
 const GROUP_ALL: usize = Group::ALL.len();
-const _: () = assert!(GROUPS.len() == GROUP_ALL + 1);
 /// The values of `state`, as in [`State::ALL`].
 const STATES: &[&str] = &["spin_if1", "spin_if0", "hlt", "exit_storm", "flood"];
 const _: () = assert!(STATES.len() == State::ALL.len());
 const SAMPLES_DEFAULT: u64 = 2000;
+/// Most periods of the timer: some minutes.
+const PERIODS_MAX: u64 = 10_000_000;
 /// Most samples of a row.
 pub(crate) const SAMPLES_MAX: u64 = 100_000;
 /// Slots of the ring that are not samples': claims and logs.
@@ -61,12 +67,16 @@ pub(crate) struct Settings {
     selected: [bool; GROUP_ALL],
     /// Samples of each row.
     pub(crate) samples: usize,
+    /// Periods of the row that counts them.
+    pub(crate) periods: u64,
     /// How to sit in group `kick` of a partition.
     pub(crate) state: State,
     /// With a PAUSE in the loop.
     pub(crate) pause: bool,
-    /// After how many ticks to end that, or 0 for never.
+    /// After how many ticks to end that, or 0 for never; in group `quiet` how long to poll, or 0 for a second.
     pub(crate) ticks: u64,
+    /// Whether there is a hypervisor to call.
+    pub(crate) hypercalls: bool,
 }
 
 impl Settings {
@@ -77,18 +87,20 @@ impl Settings {
         let selected = core::array::from_fn(|index| match group {
             // These are about calls that somebody else makes; in a partition, that goes for group `kick`, too.
             GROUP_ALL => match Group::ALL.get(index) {
-                Some(Group::Gap | Group::Broadcast) => false,
+                Some(Group::Exit | Group::Ipi | Group::Timer) => true,
                 Some(Group::Kick) => !machine.place.is_partition(),
-                _ => true,
+                _ => false,
             },
             _ => index == group,
         });
         let mut settings = Self {
             selected,
             samples: 0,
+            periods: options.number("periods", SAMPLES_DEFAULT, 1..=PERIODS_MAX)?,
             state: State::from_number(options.choice("state", 0, STATES)? as u64),
             pause: options.flag("pause", true)?,
             ticks: options.number("ticks", 0, 0..=u64::MAX)?,
+            hypercalls: options.flag("hypercalls", machine.place.is_partition())?,
         };
         // The ring keeps every sample of the run.
         let measured = |row: &&Row| row.is_measured_by_payload(machine.place.is_partition());
@@ -107,13 +119,8 @@ impl Settings {
         })
     }
 
-    /// Whether this is a run of group `gap`.
-    pub(crate) fn is_to_poll(&self) -> bool {
-        self.groups().any(|group| group == Group::Gap)
-    }
-
     /// The groups to measure, in the order of the suite.
     pub(crate) fn groups(&self) -> impl Iterator<Item = Group> {
-        Group::ALL.into_iter().zip(self.selected).filter_map(|(group, selected)| selected.then_some(group))
+        Group::ALL.iter().copied().zip(self.selected).filter_map(|(group, selected)| selected.then_some(group))
     }
 }

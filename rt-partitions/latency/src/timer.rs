@@ -2,14 +2,22 @@
 
 use core::arch::asm;
 
-use partita_rows::Row;
-use partita_rt::{Machine, apic, println};
+use partita_rows::distribution::{BEGIN_MARK, END_MARK};
+use partita_rows::{Group, Row};
+use partita_rt::{Machine, apic, println, rdtsc, relax, trace};
+use partita_trace::Event;
 
 use crate::handlers::STAMP_VECTOR;
 use crate::record::Recorder;
 
 /// The MSR of the timer's initial count in x2APIC mode.
 const INITIAL_COUNT: u32 = 0x838;
+/// How long the timer is set for beside a neighbour, in microseconds.
+const BESIDE_US: u64 = 200;
+/// How long all shots take together beside one that reboots, in microseconds: it is made to wait before each start.
+const BESIDE_REBOOTS_US: u64 = 400_000;
+/// What a neighbour is given to come up, in milliseconds.
+const COMING_UP_MS: u64 = 150;
 
 /// Programs the timer, waits for its handler; returns the time before the one and in the other.
 macro_rules! one_shot {
@@ -70,7 +78,38 @@ pub(crate) fn measure(machine: &Machine, recorder: &mut Recorder) {
     apic::timer_stop();
 }
 
-fn row(row: Row, microseconds: u64, machine: &Machine, recorder: &mut Recorder, wait: impl Fn(u32) -> (u64, u64)) {
+/// Measures the row of a group beside a neighbour: one-shots that are waited for spinning and in HLT by turns.
+pub(crate) fn measure_beside(group: Group, machine: &Machine, recorder: &mut Recorder) {
+    let Some(beside) = Row::only_of(group) else { return };
+    // The neighbour comes up meanwhile.
+    let start = rdtsc();
+    while rdtsc().wrapping_sub(start) < machine.clocks.tsc_hz / 1000 * COMING_UP_MS {
+        relax();
+    }
+    let us = match group {
+        Group::BesideReboots => (BESIDE_REBOOTS_US / recorder.count().max(1) as u64).max(BESIDE_US),
+        _ => BESIDE_US,
+    };
+    let begin = rdtsc();
+    // SAFETY: as in `measure`.
+    unsafe { apic::timer_one_shot(STAMP_VECTOR, 0) };
+    let mut halts = false;
+    row(beside, us, machine, recorder, |count| {
+        halts = !halts;
+        if halts { one_shot!(count, ["2: sti", "hlt", "cli"]) } else { one_shot!(count, ["sti", "2: pause"]) }
+    });
+    apic::timer_stop();
+    trace::record(begin, Event::Mark { id: BEGIN_MARK, first: 0, second: 0 });
+    trace::record(rdtsc(), Event::Mark { id: END_MARK, first: machine.clocks.tsc_hz, second: 0 });
+}
+
+fn row(
+    row: Row,
+    microseconds: u64,
+    machine: &Machine,
+    recorder: &mut Recorder,
+    mut wait: impl FnMut(u32) -> (u64, u64),
+) {
     let count = machine.clocks.lapic_ticks(microseconds);
     let interval = machine.clocks.tsc_ticks(count);
     let mut early = 0;

@@ -1,5 +1,7 @@
 //! The clocks of the machine: told by the hypervisor, or measured on the bare machine.
 
+use core::arch::x86_64::__cpuid;
+
 use partita_x86_bare::{apic, pm_timer, rdtsc};
 
 use crate::interrupts;
@@ -18,7 +20,24 @@ const LAPIC_WINDOW: u32 = 20_000_000;
 /// Trials of the local APIC timer: interrupts can only be late, so that the shortest is nearest.
 const LAPIC_TRIALS: u32 = 5;
 
+/// Leaf 1, ECX bit 31: there is a hypervisor.
+const FEATURE_HYPERVISOR: u32 = 1 << 31;
+/// EAX = the highest leaf of a hypervisor.
+const LEAF_HYPERVISOR: u32 = 0x4000_0000;
+/// EAX = frequency of the time-stamp counter, EBX = of the local APIC timer, both in kHz, as VMware has it and users of KVM.
+const LEAF_FREQUENCIES: u32 = 0x4000_0010;
+
 impl Clocks {
+    /// What another hypervisor than Partita tells, if it does.
+    pub(crate) fn told() -> Option<Self> {
+        if __cpuid(1).ecx & FEATURE_HYPERVISOR == 0 || __cpuid(LEAF_HYPERVISOR).eax < LEAF_FREQUENCIES {
+            return None;
+        }
+        let told = __cpuid(LEAF_FREQUENCIES);
+        let clocks = Self { tsc_hz: u64::from(told.eax) * 1000, lapic_hz: u64::from(told.ebx) * 1000 };
+        (clocks.tsc_hz > 0 && clocks.lapic_hz > 0).then_some(clocks)
+    }
+
     /// Measures them by the PM timer at `port`.
     pub(crate) fn measure(port: u16) -> Result<Self, pm_timer::Dead> {
         let tsc_hz = pm_timer::measure_tsc_hz(port)?;

@@ -28,16 +28,18 @@ pub struct Machine {
 impl Machine {
     /// Looks around. The local APIC is enabled, and interrupts have their handlers.
     pub(crate) fn discover(boot: &BootInfo, place: Place) -> Result<Self, Error> {
-        let (apic_ids, clocks) = match place {
-            Place::Bare => {
+        let told = match place {
+            Place::Bare => Clocks::told(),
+            Place::Partition(partition) => Some(partition.clocks),
+        };
+        let (apic_ids, clocks) = match told {
+            None => {
                 // SAFETY: the loader's RSDP, and the boot page tables map the low 4 GiB one to one.
                 let platform = unsafe { discover::discover(boot.rsdp, apic::id(), None) }?;
                 (platform.apic_ids, Clocks::measure(platform.pm_timer_port)?)
             }
-            Place::Partition(partition) => {
-                // SAFETY: as above.
-                (unsafe { discover::discover_cpus(boot.rsdp, apic::id()) }?, partition.clocks)
-            }
+            // SAFETY: as above.
+            Some(clocks) => (unsafe { discover::discover_cpus(boot.rsdp, apic::id()) }?, clocks),
         };
         DEADLINE_TICKS.store(clocks.tsc_hz.saturating_mul(DEADLINE_SECONDS), Ordering::Relaxed);
         // That word is the runtime's, and always the last one.

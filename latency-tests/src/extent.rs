@@ -1,0 +1,50 @@
+//! How much is measured.
+
+use partita_rows::row::Source;
+use partita_rows::{Group, Row};
+
+/// Periods of a long run.
+const LONG_PERIODS: u32 = 1_000_000;
+/// Reboots of the group `restart`: each life before takes a second.
+pub const RESTARTS: u32 = 4;
+
+/// How much is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Extent {
+    /// Samples of each row.
+    pub samples: u32,
+    /// Whether the timer's periods are [`LONG_PERIODS`], instead of as many as samples.
+    pub is_long: bool,
+}
+
+impl Extent {
+    /// Periods of the row that counts them.
+    pub const fn periods(self) -> u32 {
+        if self.is_long { LONG_PERIODS } else { self.samples }
+    }
+
+    /// How many samples a row has, if that is known beforehand.
+    pub fn count_of(self, row: Row) -> Option<u64> {
+        match row {
+            Row::QuietGaps | Row::QuietGapsOutside => None,
+            Row::BootToGuest | Row::HousekeepingStolenPerS => Some(1),
+            _ if row.source() == Source::Derived => Some(1),
+            _ if row.source() == Source::Counted => Some(self.periods().into()),
+            _ => Some(self.samples_of(row.group()).into()),
+        }
+    }
+
+    /// Samples of each row of a group.
+    pub const fn samples_of(self, group: Group) -> u32 {
+        match group {
+            Group::Restart => RESTARTS,
+            _ => self.samples,
+        }
+    }
+}
+
+impl From<u32> for Extent {
+    fn from(samples: u32) -> Self {
+        Self { samples, is_long: false }
+    }
+}
