@@ -11,6 +11,36 @@ const KERNEL_PREFIX: &str = "linux-image-";
 /// What no partition needs: it would be most of what is unpacked.
 const LEFT_OUT: [&str; 4] = ["./lib/modules", "./usr/lib/modules", "./usr/share/doc", "./usr/share/man"];
 
+/// What is unpacked of a package.
+#[derive(Clone, Copy, Debug)]
+enum Part<'a> {
+    /// All but [`LEFT_OUT`].
+    Main,
+    /// Kernel modules of these names only.
+    Modules(&'a [&'a str]),
+}
+
+impl Part<'_> {
+    /// What is appended to the name of the directory.
+    fn suffix(self) -> String {
+        match self {
+            Self::Main => String::new(),
+            Self::Modules(names) => format!("_modules-{}", names.join("-")),
+        }
+    }
+
+    /// Arguments of tar.
+    fn arguments(self) -> Vec<String> {
+        match self {
+            Self::Main => LEFT_OUT.map(|path| format!("--exclude={path}")).into(),
+            Self::Modules(names) => {
+                let patterns = names.iter().map(|name| format!("{name}.ko*"));
+                ["--wildcards", "--no-anchored"].map(str::to_owned).into_iter().chain(patterns).collect()
+            }
+        }
+    }
+}
+
 /// Why a package cannot be had.
 #[derive(Debug, thiserror::Error)]
 pub enum PackageError {
@@ -63,6 +93,16 @@ pub enum PackageError {
         name: String,
         /// What the program said.
         detail: String,
+    },
+    /// It has no such kernel module.
+    #[error(
+        "package {name} has no kernel module {module}; name a kernel package that has it, such as linux-image-amd64"
+    )]
+    NoModule {
+        /// The package.
+        name: String,
+        /// The module.
+        module: String,
     },
     /// It has no kernel.
     #[error(
@@ -118,7 +158,7 @@ impl PackageCache {
     /// # Errors
     /// It cannot be had.
     pub fn unpacked(&self, name: &str) -> Result<PathBuf, PackageError> {
-        self.unpack(split_suite(name).0, &record(name)?)
+        self.unpack(split_suite(name).0, &record(name)?, Part::Main)
     }
 
     /// The same for several packages at once, in their order: the package lists are slow to be asked.
@@ -129,14 +169,15 @@ impl PackageCache {
         let plain: Vec<&str> = names.iter().map(String::as_str).filter(|name| split_suite(name).1.is_none()).collect();
         let known = records(&plain)?;
         let unpack = |name: &String| match known.get(name) {
-            Some(record) => self.unpack(name, record),
+            Some(record) => self.unpack(name, record, Part::Main),
             None => self.unpacked(name),
         };
         names.iter().map(unpack).collect()
     }
 
-    fn unpack(&self, name: &str, record: &Record) -> Result<PathBuf, PackageError> {
-        let target = self.dir.join(format!("{name}_{}", record.version.replace([':', '/'], "%")));
+    fn unpack(&self, name: &str, record: &Record, part: Part<'_>) -> Result<PathBuf, PackageError> {
+        let version = record.version.replace([':', '/'], "%");
+        let target = self.dir.join(format!("{name}_{version}{}", part.suffix()));
         if target.is_dir() {
             return Ok(target);
         }
@@ -150,7 +191,7 @@ impl PackageCache {
         remove()?;
         let root = work.join("root");
         std::fs::create_dir_all(&root).map_err(|cause| self.error(cause))?;
-        let done = download(name, record, &work).and_then(|deb| extract(name, &deb, &root));
+        let done = download(name, record, &work).and_then(|deb| extract(name, &deb, &root, part));
         let renamed = done.and_then(|()| match std::fs::rename(&root, &target) {
             Err(_) if target.is_dir() => Ok(()),
             result => result.map_err(|cause| self.error(cause)),
@@ -164,22 +205,62 @@ impl PackageCache {
     /// # Errors
     /// It cannot be had, or has none.
     pub fn kernel(&self, name: &str) -> Result<PathBuf, PackageError> {
-        let (plain, suite) = split_suite(name);
-        let mut found = (plain.to_owned(), record(name)?);
-        if let Some(real) = found.1.depends.iter().find(|depend| depend.starts_with(KERNEL_PREFIX)).cloned() {
-            // A suite's meta package depends on that suite's kernel.
-            let record = record(&suite.map_or_else(|| real.clone(), |suite| format!("{real}/{suite}")))?;
-            found = (real, record);
-        }
-        let boot = self.unpack(&found.0, &found.1)?.join("boot");
+        let (package, record) = kernel_package(name)?;
+        let boot = self.unpack(&package, &record, Part::Main)?.join("boot");
         let entries = std::fs::read_dir(&boot).into_iter().flatten().flatten();
         let kernels = entries.filter(|entry| entry.file_name().to_string_lossy().starts_with("vmlinuz-"));
         kernels.map(|entry| entry.path()).min().ok_or(PackageError::NoKernel { name: name.into() })
     }
 
+    /// The modules of these names, in their order, of the kernel that [`Self::kernel`] gives.
+    ///
+    /// # Errors
+    /// The package cannot be had, or has no such module.
+    pub fn kernel_modules(&self, name: &str, modules: &[&str]) -> Result<Vec<PathBuf>, PackageError> {
+        let (package, record) = kernel_package(name)?;
+        let dir = self.unpack(&package, &record, Part::Modules(modules))?;
+        let mut files = Vec::new();
+        list_files(&dir, &mut files);
+        let find = |module: &&str| {
+            let start = format!("{module}.ko");
+            let is_it =
+                |path: &&PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(&start));
+            let missing = || PackageError::NoModule { name: package.clone(), module: (*module).to_owned() };
+            files.iter().find(is_it).cloned().ok_or_else(missing)
+        };
+        modules.iter().map(find).collect()
+    }
+
     /// Names of the packages that the package `name` depends on, for advice.
     pub fn depends(&self, name: &str) -> Vec<String> {
         record(name).map(|record| record.depends).unwrap_or_default()
+    }
+}
+
+/// The kernel package that `NAME` or `NAME/SUITE` is or depends on.
+fn kernel_package(name: &str) -> Result<(String, Record), PackageError> {
+    let (plain, suite) = split_suite(name);
+    let meta = record(name)?;
+    match meta.depends.iter().find(|depend| depend.starts_with(KERNEL_PREFIX)).cloned() {
+        Some(real) => {
+            // A suite's meta package depends on that suite's kernel.
+            let record = record(&suite.map_or_else(|| real.clone(), |suite| format!("{real}/{suite}")))?;
+            Ok((real, record))
+        }
+        None => Ok((plain.to_owned(), meta)),
+    }
+}
+
+/// Adds all files in and below `dir`.
+fn list_files(dir: &Path, files: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+        let path = entry.path();
+        // A package's links lead nowhere here.
+        match entry.file_type() {
+            Ok(kind) if kind.is_dir() => list_files(&path, files),
+            Ok(kind) if kind.is_file() => files.push(path),
+            _ => {}
+        }
     }
 }
 
@@ -277,7 +358,7 @@ fn download(name: &str, record: &Record, dir: &Path) -> Result<PathBuf, PackageE
     entries.into_iter().find(|path| path.extension().is_some_and(|ext| ext == "deb")).ok_or_else(failed)
 }
 
-fn extract(name: &str, deb: &Path, root: &Path) -> Result<(), PackageError> {
+fn extract(name: &str, deb: &Path, root: &Path, part: Part<'_>) -> Result<(), PackageError> {
     let failed = |program, detail| PackageError::Failed { program, name: name.into(), detail };
     let mut dpkg = Command::new("dpkg-deb")
         .arg("--fsys-tarfile")
@@ -288,9 +369,9 @@ fn extract(name: &str, deb: &Path, root: &Path) -> Result<(), PackageError> {
         .spawn()
         .map_err(|cause| PackageError::NoProgram { program: "dpkg-deb", cause })?;
     let mut tar = Command::new("tar");
-    tar.args(LEFT_OUT.map(|path| format!("--exclude={path}")));
     // Files belong to who runs this: nothing in a package may need more.
     tar.args(["--extract", "--file=-", "--no-same-owner", "--no-same-permissions", "--directory"]).arg(root);
+    tar.args(part.arguments());
     if let Some(stdout) = dpkg.stdout.take() {
         tar.stdin(stdout);
     }
@@ -325,6 +406,19 @@ mod tests {
     }
 
     #[test]
+    fn modules_have_a_place_of_their_own() {
+        let part = Part::Modules(&["kvm", "kvm-amd"]);
+        assert_eq!((part.suffix(), Part::Main.suffix()), ("_modules-kvm-kvm-amd".to_owned(), String::new()));
+        assert_eq!(part.arguments(), ["--wildcards", "--no-anchored", "kvm.ko*", "kvm-amd.ko*"]);
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(dir.path().join("lib/modules")).unwrap();
+        std::fs::write(dir.path().join("lib/modules/kvm.ko.xz"), "").unwrap();
+        let mut files = Vec::new();
+        list_files(dir.path(), &mut files);
+        assert_eq!(files, [dir.path().join("lib/modules/kvm.ko.xz")]);
+    }
+
+    #[test]
     fn a_suite_is_part_of_a_name() {
         assert_eq!(split_suite("rt-tests"), ("rt-tests", None));
         assert_eq!(split_suite("rt-tests/bookworm-backports"), ("rt-tests", Some("bookworm-backports")));
@@ -355,6 +449,6 @@ mod tests {
         let record = Record { version: "1:2-3".into(), depends: Vec::new() };
         let place = dir.path().join("no-such_1%2-3");
         std::fs::create_dir(&place).unwrap();
-        assert_eq!(cache.unpack("no-such", &record).unwrap(), place);
+        assert_eq!(cache.unpack("no-such", &record, Part::Main).unwrap(), place);
     }
 }

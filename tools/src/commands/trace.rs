@@ -7,7 +7,7 @@ use partita_host::outcome::{EXIT_DAMAGED_TRACE, EXIT_OK};
 use partita_host::progress::Step;
 use partita_host::trace::{
     DecodeOptions, Decoder, Extent, HistFile, KindFilter, LatencySource, Moment, Origin, Trace, Window, chart,
-    histograms, leg_frames_lines,
+    histograms, leg_frames_lines, worst_exits, worst_table,
 };
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -38,6 +38,7 @@ pub(crate) struct TraceCommand {
 enum View {
     Decode(Decode),
     Hist(Hist),
+    Worst(Worst),
 }
 
 /// Print all frames in the order of time, and what became of those that are missing
@@ -93,11 +94,25 @@ struct Hist {
     json: Option<PathBuf>,
 }
 
+/// Tell of each kind of exit how long the longest took, and where in the trace it is
+///
+/// The counts and maxima are of all exits since the start: the hypervisor keeps them in fixed memory. Where the record of
+/// an exit was not overwritten, its time and detail are shown, by which `trace decode --around` finds it. Of several
+/// runs, the table has the worst of all.
+#[derive(Debug, Args)]
+#[command(after_help = EXIT_CODES)]
+struct Worst {
+    /// The output directories of runs
+    #[arg(value_name = "DIR", required = true)]
+    dirs: Vec<PathBuf>,
+}
+
 impl TraceCommand {
     pub(crate) fn execute(&self) -> anyhow::Result<u8> {
         match &self.view {
             View::Decode(decode) => decode.execute(),
             View::Hist(hist) => hist.execute(),
+            View::Worst(worst) => worst.execute(),
         }
     }
 }
@@ -236,5 +251,21 @@ pub(crate) fn show_last_frames(dir: &Path) {
             let _ = print(|out| Decoder::new(&trace).write_frames(out, &options));
         }
         Err(error) => say(format_args!("note: {error}")),
+    }
+}
+
+impl Worst {
+    fn execute(&self) -> anyhow::Result<u8> {
+        let traces = self.dirs.iter().map(|dir| load(dir)).collect::<anyhow::Result<Vec<Trace>>>()?;
+        let names: Vec<String> = self.dirs.iter().map(|dir| dir.display().to_string()).collect();
+        let worst = worst_exits(&traces, |_| true);
+        print(|out| {
+            if worst.is_empty() {
+                return writeln!(out, "The hypervisor counted no exits.");
+            }
+            writeln!(out, "{}", worst_table(&worst, &names).trim_fmt())
+        })?;
+        let damaged = traces.iter().map(exit_code).find(|code| *code != EXIT_OK);
+        Ok(damaged.unwrap_or(EXIT_OK))
     }
 }

@@ -27,7 +27,7 @@ pub(crate) fn guest(test: &str, clock: Clock, smp_call_hz: u32, claims: usize) -
 /// What differs with the CPU of the machine: QEMU's, Bochs' with VMX, Bochs' with SVM, which shows less. See docs/platforms.md.
 pub(crate) fn by_machine<T>(qemu: T, vmx: T, bochs_svm: T) -> T {
     match machine() {
-        MachineKind::Qemu => qemu,
+        MachineKind::Qemu | MachineKind::Kvm => qemu,
         MachineKind::Bochs(cpu) if cpu.has_svm => bochs_svm,
         MachineKind::Bochs(_) => vmx,
     }

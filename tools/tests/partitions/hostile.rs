@@ -9,6 +9,7 @@ mod survivors;
 
 use crate::bystander::{BEGUN, ENOUGH, assert_untouched};
 use crate::system::{Left, is_long, load, machine, run_in};
+use crate::worst_case;
 use partita_host::emulator::{Clock, ConsoleInput, MachineKind, ScriptStep};
 use partita_host::outcome::RunOutcome;
 use partita_host::run::Session;
@@ -26,8 +27,8 @@ const BEGIN: &str = "wrmsr 1 0xc0000103 7";
 /// How much of an attack there is: in the short form, in the long one, and in Bochs' short form, where time passes more slowly.
 fn amount(short: u64, long: u64, bochs: u64) -> u64 {
     match (machine(), is_long()) {
-        (MachineKind::Qemu, false) | (MachineKind::Bochs(_), true) => short,
-        (MachineKind::Qemu, true) => long,
+        (MachineKind::Qemu | MachineKind::Kvm, false) | (MachineKind::Bochs(_), true) => short,
+        (MachineKind::Qemu | MachineKind::Kvm, true) => long,
         (MachineKind::Bochs(_), false) => bochs,
     }
 }
@@ -96,6 +97,7 @@ impl Attack<'_> {
         let first = begins(&left);
         println!("the attack took {} ticks", last.saturating_sub(first));
         assert_untouched(&left, first, last);
+        worst_case::hold(&left, if self.is_pair { &[1, 4] } else { &[1] });
         left
     }
 }

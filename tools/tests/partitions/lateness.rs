@@ -4,6 +4,7 @@
 //! instructions of each in turn: nothing that a neighbour does may cost more than that.
 
 use crate::system::{Left, load, machine, run_with_commands};
+use crate::worst_case;
 use partita_host::emulator::{Clock, MachineKind};
 use partita_host::outcome::RunOutcome;
 use partita_host::trace::Owner;
@@ -55,6 +56,7 @@ fn beside(name: &str, changes: &[(&str, &str)], commands: &[&str]) -> Left {
             assert!(greatest - least <= QUANTUM, "{name}, {how}: {least} to {greatest} ticks late");
         }
     }
+    worst_case::hold(&left, &[NEIGHBOUR_PCPU, GUEST_PCPU]);
     let forbidden = [ExitReason::Interrupt, ExitReason::Halt, ExitReason::NestedPageFault];
     for reason in forbidden {
         assert_eq!(left.count(GUEST_PCPU, HistogramId::Exit(reason)), 0, "{reason:?}\n{}", left.consoles());

@@ -27,3 +27,4 @@ mod typing;
 mod vmx_faults;
 mod vmx_lacking;
 mod witness;
+mod worst_case;

@@ -69,6 +69,7 @@ pub(crate) fn clocks() -> Vec<Clock> {
     match machine() {
         MachineKind::Qemu => vec![Clock::Icount, Clock::Host],
         MachineKind::Bochs(_) => vec![Clock::Icount],
+        MachineKind::Kvm => vec![Clock::Host],
     }
 }
 

@@ -52,7 +52,21 @@ fn hint(name: &str, cache: &PackageCache) -> String {
     if depends.is_empty() { name.to_owned() } else { format!("{name}, which depends on {}", depends.join(", ")) }
 }
 
-fn build_from(source: &InitramfsSource, init: &[u8], roots: &[PackageRoot]) -> anyhow::Result<Vec<u8>> {
+/// An archive of an init program that needs no libraries, and files: path and bytes.
+///
+/// # Errors
+/// A path is too long for an archive.
+pub fn of_files(init: &[u8], files: Vec<(String, Vec<u8>)>) -> anyhow::Result<Vec<u8>> {
+    let mut archive = with_directories();
+    archive.add_file("/init", init.to_vec());
+    for (path, bytes) in files {
+        archive.add_file(&path, bytes);
+    }
+    archive.write()
+}
+
+/// An archive of what every init program finds.
+fn with_directories() -> Archive {
     let mut archive = Archive::default();
     for path in DIRECTORIES {
         archive.add_directory(path);
@@ -60,6 +74,11 @@ fn build_from(source: &InitramfsSource, init: &[u8], roots: &[PackageRoot]) -> a
     for (path, major, minor) in DEVICES {
         archive.add_device(path, major, minor);
     }
+    archive
+}
+
+fn build_from(source: &InitramfsSource, init: &[u8], roots: &[PackageRoot]) -> anyhow::Result<Vec<u8>> {
+    let mut archive = with_directories();
     for file in &source.files {
         let Some(bytes) = package_root::find(roots, &file.from)? else {
             let names: Vec<&str> = roots.iter().map(PackageRoot::name).collect();

@@ -6,6 +6,7 @@
 //! - [`Decoder`]: frames as lines, and what became of all frames.
 //! - [`Window`]: the part around one moment, and the exits and IPIs in it.
 //! - [`histograms`]: latencies, from the rings and from the histograms that are always on.
+//! - [`worst_exits`]: the exits that took longest, by kind.
 //! - [`chart`]: histograms in a terminal.
 
 mod around;
@@ -19,6 +20,7 @@ mod merge;
 mod smp_legs;
 mod summary;
 mod text;
+mod worst;
 
 pub use around::{Extent, Moment, MomentError, Window, WindowCount, counts};
 pub use decode::{DecodeOptions, Decoder, KindFilter, UnknownKind};
@@ -29,3 +31,4 @@ pub use merge::{Item, Merged, merged};
 pub use smp_legs::{LegFrames, LegRing, leg_frames_lines};
 pub use summary::summary;
 pub use text::nanoseconds;
+pub use worst::{ExitRecord, WorstExit, worst_exits, worst_table};

@@ -302,8 +302,8 @@ fn random_steps(clock: Clock, runs: u64, lives: usize, milliseconds: u64, least:
 #[ignore = "boots an emulator"]
 fn random_instructions_do_no_harm_by_instruction_count() {
     let (runs, lives, milliseconds, least) = match (machine(), is_long()) {
-        (MachineKind::Qemu, true) => (48, 20, 60, ENOUGH_STEPS),
-        (MachineKind::Qemu, false) => (1, 8, 60, 5000),
+        (MachineKind::Qemu | MachineKind::Kvm, true) => (48, 20, 60, ENOUGH_STEPS),
+        (MachineKind::Qemu | MachineKind::Kvm, false) => (1, 8, 60, 5000),
         (MachineKind::Bochs(_), true) => (4, 8, 60, 2000),
         (MachineKind::Bochs(_), false) => (1, 4, 10, 20),
     };
