@@ -21,6 +21,14 @@ pub enum SuiteError {
         /// Where its logs are.
         dir: PathBuf,
     },
+    /// The boot of KVM with the payload as its guest took place and failed, or left a trace that does not have all samples.
+    #[error("the boot of KVM: {outcome}; its logs are in {}", dir.display())]
+    KvmFailed {
+        /// What it came to, or what is wrong.
+        outcome: String,
+        /// Where its logs are.
+        dir: PathBuf,
+    },
     /// A boot left a trace that does not have all samples.
     #[error("the boot {boot} of the latency suite: {problem}; its logs and trace are in {}", dir.display())]
     Samples {
@@ -38,7 +46,7 @@ impl SuiteError {
     pub const fn exit_code(&self) -> u8 {
         match self {
             Self::SetUp(_) => EXIT_BAD_INPUT,
-            Self::BootFailed { .. } | Self::Samples { .. } => EXIT_RUN_FAILED,
+            Self::BootFailed { .. } | Self::KvmFailed { .. } | Self::Samples { .. } => EXIT_RUN_FAILED,
         }
     }
 }

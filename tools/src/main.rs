@@ -27,6 +27,8 @@ enum Command {
     Run(commands::run::Run),
     Image(commands::image::Image),
     Bench(commands::bench::Bench),
+    Peers(commands::peers::PeersCommand),
+    Costs(commands::costs::Costs),
     Trace(commands::trace::TraceCommand),
 }
 
@@ -37,6 +39,8 @@ fn main() -> ExitCode {
         Command::Run(run) => run.execute(),
         Command::Image(image) => image.execute(),
         Command::Bench(bench) => bench.execute(),
+        Command::Peers(peers) => peers.execute(),
+        Command::Costs(costs) => costs.execute(),
         Command::Trace(trace) => trace.execute(),
     };
     match result {
@@ -75,6 +79,12 @@ mod tests {
             &["partita", "image", "-o", "s.iso"],
             &["partita", "bench", "rows"],
             &["partita", "bench", "--json"],
+            &["partita", "bench", "--machine", "fly"],
+            &["partita", "bench", "--allow-slower"],
+            &["partita", "bench", "--quick", "--long"],
+            &["partita", "bench", "--quick", "--tighten"],
+            &["partita", "bench", "--profile", "--machine", "bochs"],
+            &["partita", "bench", "--from-trace", "d", "--quick"],
             &["partita", "fly"],
             &["partita", "trace"],
             &["partita", "trace", "decode"],
@@ -106,6 +116,10 @@ mod tests {
             &["partita", "run", "s.toml", "--show", "rt0,hypervisor", "--show", "rt1"],
             &["partita", "run", "s.toml", "--commands", "c.txt", "--icount"],
             &["partita", "image", "s.toml", "-o", "s.iso", "--cmdline", "console serial=com2"],
+            &["partita", "bench", "--machine", "all", "--compare", "old.json", "--allow-slower", "--json", "new.json"],
+            &["partita", "bench", "--machine", "kvm", "--long", "--histograms"],
+            &["partita", "bench", "--from-trace", "d", "e", "--histogram"],
+            &["partita", "bench", "--machine", "bochs:svm", "--tighten"],
             &["partita", "trace", "decode", "d", "--around", "worst:exit", "--within", "5us", "--kind", "exit"],
         ] {
             assert!(Cli::try_parse_from(args).is_ok(), "{args:?}");

@@ -47,6 +47,7 @@ fn bad_input_is_exit_code_2_and_named() {
     let foreign = file("foreign.txt", "# fine\n\nhilfe f\u{fc}r\n".as_bytes());
     let bye = file("bye.txt", b"send bye\n");
     let empty = file("empty.txt", b"# nothing\n");
+    let of_bochs = file("b.json", b"{\"machine\": \"bochs-vmx\", \"clock\": \"icount\", \"rows\": []}");
     for (args, expected) in [
         (&["check", "no/such.toml"][..], "cannot read the system file no/such.toml"),
         (&["check", &bad], "housekeeping-given-away"),
@@ -71,6 +72,11 @@ fn bad_input_is_exit_code_2_and_named() {
         (&["bench", "--json", "no/such/b.json"], "cannot write no/such/b.json"),
         (&["bench", "--out", &inside_file], "--out"),
         (&["bench", "exit"], "unexpected argument"),
+        (&["bench", "--machine", "fly"], "there is no machine \"fly\""),
+        (&["bench", "--compare", "no/such/b.json"], "cannot read no/such/b.json"),
+        (&["bench", "--compare", &empty], "is no file of the latency suite"),
+        (&["bench", "--compare", &of_bochs], "has the figures of bochs-vmx, but these are of qemu-svm"),
+        (&["bench", "--from-trace", "no/such"], "cannot read the directory no/such"),
         (&["run"], "SYSTEM.toml"),
         (&["fly"], "unrecognized subcommand 'fly'"),
     ] {

@@ -7,6 +7,10 @@ use std::process::{Command, Stdio};
 
 /// The target of everything that runs without an operating system.
 pub const BARE_METAL_TARGET: &str = "x86_64-unknown-none";
+/// The target of programs for the Linux of [`crate::peers`].
+pub const LINUX_TARGET: &str = "x86_64-unknown-linux-gnu";
+/// The package of the program that runs guests under KVM.
+pub const KVM_PEER_PACKAGE: &str = "partita-kvm-peer";
 /// The hypervisor's package.
 pub const HYPERVISOR_PACKAGE: &str = "partita-hv";
 /// What the packages of payloads start with.
@@ -90,20 +94,37 @@ pub fn payload(name: &str) -> Result<PathBuf, BuildError> {
     build(&format!("{PAYLOAD_PACKAGE_PREFIX}{name}"), &format!("building the payload {name}"))
 }
 
+/// Builds the init program of [`crate::peers`] for Linux, linked statically, and returns its ELF file.
+///
+/// # Errors
+/// Cargo or the compiler failed.
+pub fn kvm_peer() -> Result<PathBuf, BuildError> {
+    let flags = "-C target-feature=+crt-static -C strip=symbols";
+    build_for(LINUX_TARGET, KVM_PEER_PACKAGE, "building the program that runs guests under KVM", Some(flags))
+}
+
 fn build(package: &str, label: &str) -> Result<PathBuf, BuildError> {
+    build_for(BARE_METAL_TARGET, package, label, None)
+}
+
+/// Builds a package for a target, with `flags` for the compiler in the place of those of `.cargo/config.toml`, if there are
+/// any.
+fn build_for(target: &str, package: &str, label: &str, flags: Option<&str>) -> Result<PathBuf, BuildError> {
     let root = repository()?;
     let program = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
     let _step = Step::start(label);
-    let output = Command::new(&program)
-        .args(["build", "--quiet", "--release", "--target", BARE_METAL_TARGET, "--package", package])
+    let mut cargo = Command::new(&program);
+    cargo
+        .args(["build", "--quiet", "--release", "--target", target, "--package", package])
         .arg("--message-format=json-render-diagnostics")
         .current_dir(root)
         // These would replace the flags of .cargo/config.toml, by which the ELF files get their addresses.
         .env_remove("RUSTFLAGS")
-        .env_remove("CARGO_ENCODED_RUSTFLAGS")
-        .stdin(Stdio::null())
-        .output()
-        .map_err(|cause| BuildError::NoCargo { program, cause })?;
+        .env_remove("CARGO_ENCODED_RUSTFLAGS");
+    if let Some(flags) = flags {
+        cargo.env("RUSTFLAGS", flags);
+    }
+    let output = cargo.stdin(Stdio::null()).output().map_err(|cause| BuildError::NoCargo { program, cause })?;
     if !output.status.success() {
         let text = String::from_utf8_lossy(&output.stderr);
         return Err(if text.contains("target may not be installed") {

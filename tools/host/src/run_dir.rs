@@ -38,6 +38,8 @@ pub const PAYLOAD_LOG: &str = "payload.log";
 /// The emulator's own log of entries into guests and exits from them; there only if it was asked for, and kept only if
 /// trace and log differ.
 pub const WITNESS_LOG: &str = "witness.log";
+/// The emulator's log of the instructions that the hypervisor executed; there only if it was asked for.
+pub const INSTRUCTION_LOG: &str = "instructions.log";
 const LOCK_FILE: &str = ".lock";
 
 /// Why a directory cannot take a run.

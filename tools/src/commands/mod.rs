@@ -2,7 +2,9 @@
 
 pub(crate) mod bench;
 pub(crate) mod check;
+pub(crate) mod costs;
 pub(crate) mod image;
+pub(crate) mod peers;
 pub(crate) mod run;
 pub(crate) mod trace;
 

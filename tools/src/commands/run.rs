@@ -151,7 +151,7 @@ impl Run {
         }
         let terminal = console.filter(|name| *name != HYPERVISOR).map(str::to_owned);
         let shown = (!self.show.is_empty()).then(|| self.show.clone());
-        Ok(Session { input, terminal, dialogues, shown, witness: self.witness })
+        Ok(Session { input, terminal, dialogues, shown, witness: self.witness, instructions: false })
     }
 
     fn timeout(&self, system: &SystemFile) -> Duration {

@@ -1,6 +1,6 @@
 //! The machines that a user can choose from.
 
-use super::{Bochs, Clock, Cpu, Emulator, Qemu};
+use super::{Bochs, Clock, Cpu, Emulator, Kvm, Qemu};
 use std::fmt;
 use std::str::FromStr;
 
@@ -12,6 +12,8 @@ pub enum MachineKind {
     Qemu,
     /// Bochs, with this CPU.
     Bochs(Cpu),
+    /// QEMU's q35 with KVM, nested: the host's processor, and its time.
+    Kvm,
 }
 
 impl MachineKind {
@@ -33,14 +35,16 @@ impl MachineKind {
         match self {
             Self::Qemu => Box::new(Qemu),
             Self::Bochs(cpu) => Box::new(Bochs { cpu }),
+            Self::Kvm => Box::new(Kvm),
         }
     }
 
-    /// How time passes in it if `asked` is asked for: in Bochs always by instructions.
+    /// How time passes in it if `asked` is asked for: in Bochs always by instructions, with KVM always as on the host.
     pub const fn clock(self, asked: Clock) -> Clock {
         match self {
             Self::Qemu => asked,
             Self::Bochs(_) => Clock::Icount,
+            Self::Kvm => Clock::Host,
         }
     }
 
@@ -51,6 +55,7 @@ impl MachineKind {
             Self::BOCHS_VMX => "bochs-vmx".to_owned(),
             Self::BOCHS_SVM => "bochs-svm".to_owned(),
             Self::Bochs(cpu) => format!("bochs-{}", cpu.name),
+            Self::Kvm => "kvm".to_owned(),
         }
     }
 
@@ -64,6 +69,9 @@ impl MachineKind {
             (Self::Bochs(_), _) => {
                 "1 tick = 1 instruction, on all of Bochs' pCPUs side by side, by fives: no hardware cycles"
             }
+            (Self::Kvm, _) => {
+                "1 tick = 1 tick of the host's time-stamp counter; bare is a guest of KVM, Partita's are nested"
+            }
         }
     }
 }
@@ -76,6 +84,7 @@ impl fmt::Display for MachineKind {
             Self::BOCHS_VMX => f.write_str("bochs"),
             Self::BOCHS_SVM => f.write_str("bochs-svm"),
             Self::Bochs(cpu) => write!(f, "bochs:{}", cpu.name),
+            Self::Kvm => f.write_str("kvm"),
         }
     }
 }
@@ -83,7 +92,7 @@ impl fmt::Display for MachineKind {
 /// A name that is no machine's.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "there is no machine {name:?}; there are qemu (AMD SVM), bochs (Intel VMX), bochs-svm (AMD SVM), and bochs:CPU, of which \
+    "there is no machine {name:?}; there are qemu (AMD SVM), bochs (Intel VMX), bochs-svm (AMD SVM), kvm (the host's, nested), and bochs:CPU, of which \
      CPU is one of {}", Cpu::ALL.map(|cpu| cpu.name).join(", ")
 )]
 pub struct UnknownMachine {
@@ -99,6 +108,7 @@ impl FromStr for MachineKind {
             "qemu" => Ok(Self::Qemu),
             "bochs" => Ok(Self::BOCHS_VMX),
             "bochs-svm" => Ok(Self::BOCHS_SVM),
+            "kvm" => Ok(Self::Kvm),
             _ => {
                 let name = name.strip_prefix("bochs:").ok_or_else(unknown)?;
                 Cpu::ALL.into_iter().find(|cpu| cpu.name == name).map(Self::Bochs).ok_or_else(unknown)
@@ -113,7 +123,7 @@ mod tests {
 
     #[test]
     fn names_are_read_as_they_are_written() {
-        let all = [MachineKind::Qemu].into_iter().chain(Cpu::ALL.map(MachineKind::Bochs));
+        let all = [MachineKind::Qemu, MachineKind::Kvm].into_iter().chain(Cpu::ALL.map(MachineKind::Bochs));
         for kind in all {
             assert_eq!(kind.to_string().parse(), Ok(kind));
             for clock in [Clock::Host, Clock::Icount] {
@@ -122,7 +132,7 @@ mod tests {
         }
         assert_eq!("bochs:svm".parse(), Ok(MachineKind::BOCHS_SVM));
         assert_eq!(MachineKind::BOCHS_VMX.result_name(), "bochs-vmx");
-        for name in ["", "Bochs", "bochs:", "bochs:i486", "kvm"] {
+        for name in ["", "Bochs", "bochs:", "bochs:i486", "KVM"] {
             let error = name.parse::<MachineKind>().unwrap_err().to_string();
             assert!(
                 error.contains(&format!("{name:?}")) && error.contains("bochs-svm") && error.contains("haswell"),
@@ -135,5 +145,6 @@ mod tests {
     fn time_in_bochs_is_always_exact() {
         assert_eq!(MachineKind::BOCHS_VMX.clock(Clock::Host), Clock::Icount);
         assert_eq!(MachineKind::Qemu.clock(Clock::Host), Clock::Host);
+        assert_eq!(MachineKind::Kvm.clock(Clock::Icount), Clock::Host);
     }
 }

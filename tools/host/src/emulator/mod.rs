@@ -6,6 +6,7 @@ mod dialogue;
 mod input_pipe;
 mod keyboard;
 mod kind;
+mod kvm;
 mod log_tail;
 mod painter;
 mod qemu;
@@ -19,6 +20,7 @@ pub use console::{Console, Shown};
 pub use dialogue::Unspoken;
 pub use keyboard::{ConsoleInput, Keyboard, Typist, Unfinished};
 pub use kind::{MachineKind, UnknownMachine};
+pub use kvm::{Kvm, KvmLack, check_host};
 pub use qemu::Qemu;
 pub use screen::{Screen, ShownLine, answers};
 pub use script::{ScriptStep, Untaken};
@@ -86,6 +88,19 @@ pub struct Attached<'a> {
     pub devices: &'a [AttachedDevice],
     /// A file to which the emulator notes each entry into a guest and each exit from one.
     pub witness: Option<&'a Path>,
+    /// What the emulator notes of the instructions that it executes. Not together with a witness.
+    pub instructions: Option<InstructionLog<'a>>,
+}
+
+/// A log of executed instructions, for [`crate::itrace`].
+#[derive(Clone, Copy, Debug)]
+pub struct InstructionLog<'a> {
+    /// The file.
+    pub file: &'a Path,
+    /// The addresses of the instructions that are noted: from the first one up to the second, which is not.
+    pub range: (u64, u64),
+    /// The socket of the debugger that lets the machine run, and switches the log on.
+    pub socket: &'a Path,
 }
 
 /// Why an emulator cannot be used.
@@ -119,6 +134,9 @@ pub enum ProbeError {
         /// The file.
         file: PathBuf,
     },
+    /// The host has no nested KVM.
+    #[error(transparent)]
+    Kvm(#[from] KvmLack),
     /// Its version cannot be told.
     #[error("cannot tell the version of {program} from {output:?}; run ci/setup.sh to install a known one")]
     Unknown {
@@ -164,6 +182,12 @@ pub enum Misfit {
         emulator: &'static str,
         /// Its name in system files.
         device: &'static str,
+    },
+    /// A log of instructions.
+    #[error("{emulator} does not log instructions; leave that to --machine qemu")]
+    Instructions {
+        /// The emulator.
+        emulator: &'static str,
     },
     /// A witness.
     #[error(

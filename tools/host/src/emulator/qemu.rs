@@ -1,6 +1,8 @@
 //! QEMU's system emulator for x86_64, with AMD SVM under TCG.
 
-use super::{Attached, AttachedDevice, Clock, Emulator, Launch, MachineSpec, ProbeError, Remains, read_lossy};
+use super::{
+    Attached, AttachedDevice, Clock, Emulator, InstructionLog, Launch, MachineSpec, ProbeError, Remains, read_lossy,
+};
 use crate::outcome::TestExit;
 use crate::run_dir::QEMU_LOG;
 use crate::system_file::TestDevice;
@@ -24,6 +26,29 @@ const Q35_LOW_MEMORY: u64 = 0x8000_0000;
 const PC_SERIAL_PORTS: usize = 4;
 const ABOVE_4G: u64 = 1 << 32;
 
+/// What executes the machine's instructions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Accelerator {
+    /// QEMU's own emulation.
+    Tcg,
+    /// The host's processor.
+    Kvm,
+}
+
+/// Makes ready what boots `machine`.
+pub(super) fn prepare(
+    machine: &MachineSpec<'_>,
+    attached: &Attached<'_>,
+    accelerator: Accelerator,
+    dir: &Path,
+) -> anyhow::Result<Launch> {
+    let path = dir.join(QEMU_LOG);
+    let log = std::fs::File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
+    let mut command = Qemu::command(machine, attached, accelerator);
+    command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+    Ok(Launch { command, bridges: Vec::new() })
+}
+
 /// QEMU.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Qemu;
@@ -44,11 +69,7 @@ impl Emulator for Qemu {
     }
 
     fn prepare(&self, machine: &MachineSpec<'_>, attached: &Attached<'_>, dir: &Path) -> anyhow::Result<Launch> {
-        let path = dir.join(QEMU_LOG);
-        let log = std::fs::File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
-        let mut command = Self::command(machine, attached);
-        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
-        Ok(Launch { command, bridges: Vec::new() })
+        prepare(machine, attached, Accelerator::Tcg, dir)
     }
 
     fn remains(&self, _machine: &MachineSpec<'_>, dir: &Path, exit_code: Option<i32>) -> anyhow::Result<Remains> {
@@ -74,7 +95,7 @@ impl Emulator for Qemu {
 
 impl Qemu {
     /// The command line that boots `machine`.
-    fn command(machine: &MachineSpec<'_>, attached: &Attached<'_>) -> Command {
+    fn command(machine: &MachineSpec<'_>, attached: &Attached<'_>, accelerator: Accelerator) -> Command {
         let mut command = Command::new(PROGRAM);
         let memory = format!("{}k", machine.memory >> 10);
         match machine.ram_file {
@@ -87,7 +108,12 @@ impl Qemu {
                 command.args(["-machine", "q35"]);
             }
         }
-        command.args(["-cpu", "max", "-smp", &machine.pcpus.to_string(), "-m", &memory]);
+        let cpu = match accelerator {
+            Accelerator::Tcg => "max",
+            // A machine that cannot be moved to another host has a TSC that is known to be invariant.
+            Accelerator::Kvm => "host,migratable=off",
+        };
+        command.args(["-cpu", cpu, "-smp", &machine.pcpus.to_string(), "-m", &memory]);
         command.args(["-display", "none", "-nodefaults", "-no-reboot"]);
         for (index, log) in machine.serial.iter().enumerate() {
             let id = format!("com{}", index + 1);
@@ -121,16 +147,26 @@ impl Qemu {
         if !machine.cmdline.is_empty() {
             command.args(["-append", machine.cmdline]);
         }
+        // Blocks of one instruction make an entry of the log of each.
+        let tcg_of_one_thread =
+            if attached.instructions.is_some() { "tcg,thread=single,one-insn-per-tb=on" } else { "tcg,thread=single" };
         match machine.clock {
+            _ if accelerator == Accelerator::Kvm => command.args(["-accel", "kvm"]),
             Clock::Host => command.args(["-accel", "tcg,thread=multi"]),
             // With the seed and the fixed date two runs are identical, bit for bit.
             Clock::Icount => command
-                .args(["-accel", "tcg,thread=single", "-icount", "shift=0,sleep=off", "-seed", "7"])
+                .args(["-accel", tcg_of_one_thread, "-icount", "shift=0,sleep=off", "-seed", "7"])
                 .args(["-rtc", "base=2026-01-01T00:00:00,clock=vm"]),
         };
         if let Some(log) = attached.witness {
             // Entries and exits are logged with translated code, of which there is none in this range.
             command.args(["-d", "in_asm", "-dfilter", "0xfffffffffffff000+0x1", "-D"]).arg(log);
+        }
+        if let Some(InstructionLog { file, range: (start, end), socket }) = attached.instructions {
+            let range = format!("{start:#x}+{:#x}", end.saturating_sub(start));
+            command.args(["-dfilter", &range, "-D"]).arg(file);
+            command.arg("-S").arg("-chardev").arg(option("socket,id=gdb,server=on,wait=off,path=", socket));
+            command.args(["-gdb", "chardev:gdb"]);
         }
         command
     }
@@ -242,7 +278,11 @@ mod tests {
 
     #[test]
     fn the_command_line_is_the_one_that_works() {
-        let icount = line(&Qemu::command(&spec(Clock::Icount, Some(Path::new("d/ram,bin"))), &Attached::default()));
+        let icount = line(&Qemu::command(
+            &spec(Clock::Icount, Some(Path::new("d/ram,bin"))),
+            &Attached::default(),
+            Accelerator::Tcg,
+        ));
         assert_eq!(
             icount,
             "-machine q35,memory-backend=ram0 \
@@ -255,8 +295,10 @@ mod tests {
              -device isa-debug-exit,iobase=0xf4,iosize=0x04 -kernel hv.elf -initrd a,b/bundle.bin \
              -accel tcg,thread=single -icount shift=0,sleep=off -seed 7 -rtc base=2026-01-01T00:00:00,clock=vm"
         );
-        let host = line(&Qemu::command(&spec(Clock::Host, None), &Attached::default()));
+        let host = line(&Qemu::command(&spec(Clock::Host, None), &Attached::default(), Accelerator::Tcg));
         assert!(!icount.contains("input") && !icount.contains("-d "), "nothing is attached");
+        let kvm = line(&Qemu::command(&spec(Clock::Host, None), &Attached::default(), Accelerator::Kvm));
+        assert!(kvm.ends_with("-accel kvm") && kvm.contains("-cpu host,migratable=off -smp"), "{kvm}");
         assert!(host.contains("-accel tcg,thread=multi") && !host.contains("icount") && !host.contains("ram0"));
     }
 
@@ -276,8 +318,9 @@ mod tests {
                 AttachedDevice::Edu,
             ],
             witness: Some(Path::new("d/w.log")),
+            instructions: None,
         };
-        let line = line(&Qemu::command(&spec(Clock::Icount, None), &attached));
+        let line = line(&Qemu::command(&spec(Clock::Icount, None), &attached, Accelerator::Tcg));
         for expected in [
             "-chardev file,id=com1,path=d/hypervisor.log,input-path=d/com1.in -serial chardev:com1 ",
             "-chardev file,id=com3,path=d/rt0.log,input-path=d/a,,b.in -device isa-serial,chardev=com3,",
@@ -287,6 +330,18 @@ mod tests {
             assert!(line.contains(expected), "{expected}\n{line}");
         }
         assert!(line.ends_with("-d in_asm -dfilter 0xfffffffffffff000+0x1 -D d/w.log"), "{line}");
+    }
+
+    #[test]
+    fn instructions_are_logged_one_by_one() {
+        let (file, socket) = (Path::new("d/i.log"), Path::new("d,/s"));
+        let instructions = Some(InstructionLog { file, range: (0x200000, 0x248000), socket });
+        let attached = Attached { instructions, ..Attached::default() };
+        let line = line(&Qemu::command(&spec(Clock::Icount, None), &attached, Accelerator::Tcg));
+        assert!(line.contains("-accel tcg,thread=single,one-insn-per-tb=on -icount"), "{line}");
+        let end = "-dfilter 0x200000+0x48000 -D d/i.log -S -chardev socket,id=gdb,server=on,wait=off,path=d,,/s \
+                   -gdb chardev:gdb";
+        assert!(line.ends_with(end), "{line}");
     }
 
     #[test]

@@ -3,13 +3,13 @@
 use super::session::{HYPERVISOR_PORT, Port, Session, serial};
 use super::{RunOptions, RunReport};
 use crate::emulator::{
-    Attached, AttachedDevice, Console, Emulator, Ended, Launch, MachineSpec, Remains, Supervised, Supervision,
-    Unfinished, read_lossy, supervise_typing,
+    Attached, AttachedDevice, Console, Emulator, Ended, InstructionLog, Launch, MachineSpec, Remains, Supervised,
+    Supervision, Unfinished, read_lossy, supervise_typing,
 };
 use crate::outcome::{Evidence, RunOutcome, judge};
-use crate::run_dir::{DEBUG_PORT_FILE, ELF_DIR, ISO_FILE, RAM_FILE, RunDir, TRACE_FILE, WITNESS_LOG};
+use crate::run_dir::{DEBUG_PORT_FILE, ELF_DIR, INSTRUCTION_LOG, ISO_FILE, RAM_FILE, RunDir, TRACE_FILE, WITNESS_LOG};
 use crate::run_info::{RUN_FILE, RunInfo};
-use crate::{artifacts, terminal, witness};
+use crate::{artifacts, itrace, terminal, witness};
 use anyhow::Context;
 use std::path::{Path, PathBuf};
 
@@ -61,7 +61,15 @@ pub(super) fn boot(
     };
     let witness_log = session.witness.then(|| dir.file(WITNESS_LOG));
     let keyboards = session.keyboards(&boot.ports, dir);
-    let attached = Attached { keyboards: &keyboards, devices: &boot.devices, witness: witness_log.as_deref() };
+    let instruction_log = dir.file(INSTRUCTION_LOG);
+    let logged = if session.instructions { Some(itrace::Logged::of(boot.kernel)?) } else { None };
+    // A socket's path has a hundred characters at most.
+    let socket_dir = tempfile::tempdir().context("cannot make a directory for the debugger's socket")?;
+    let socket = socket_dir.path().join("gdb");
+    let log = |logged: &itrace::Logged| InstructionLog { file: &instruction_log, range: logged.text, socket: &socket };
+    let instructions = logged.as_ref().map(log);
+    let attached =
+        Attached { keyboards: &keyboards, devices: &boot.devices, witness: witness_log.as_deref(), instructions };
     emulator.check(&spec, &attached)?;
     RunInfo::new(options.machine, &spec).write(&dir.file(RUN_FILE))?;
     let Launch { command, bridges } = emulator.prepare(&spec, &attached, dir.path())?;
@@ -80,8 +88,16 @@ pub(super) fn boot(
         quiet: options.quiet,
         ignores_sigterm: emulator.ignores_sigterm(),
     };
-    let supervised = supervise_typing(command, supervision, &keyboards);
+    let (supervised, logging) = std::thread::scope(|scope| {
+        let debugger = logged
+            .as_ref()
+            .map(|logged| scope.spawn(|| itrace::debugger::log_from(&socket, &logged.entries, options.timeout)));
+        (supervise_typing(command, supervision, &keyboards), debugger.map(|thread| thread.join()))
+    });
     let Supervised { ended, unfinished } = supervised.with_context(|| format!("cannot run {}", emulator.name()))?;
+    if let Some(Ok(result)) = logging {
+        result.context("cannot log instructions")?;
+    }
     for bridge in bridges {
         bridge.finish().context("a serial port's output is not all in its log")?;
     }

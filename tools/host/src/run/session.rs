@@ -26,6 +26,9 @@ pub struct Session {
     /// Compare the trace with the emulator's own log of exits. Takes [`Clock::Icount`]: the emulator's threads would not
     /// write their log in the order of time.
     pub witness: bool,
+    /// Log the instructions that what boots executes, in [`INSTRUCTION_LOG`](crate::run_dir::INSTRUCTION_LOG), for
+    /// [`crate::itrace`]. Takes [`Clock::Icount`], and is not together with a witness.
+    pub instructions: bool,
 }
 
 /// A console of the machine that is to be run.
@@ -49,6 +52,10 @@ impl Session {
         anyhow::ensure!(
             !self.witness || options.clock == Clock::Icount,
             "a witness needs a machine in which one pCPU runs at a time; add --icount"
+        );
+        anyhow::ensure!(
+            !self.instructions || (options.clock == Clock::Icount && !self.witness),
+            "a log of instructions needs a machine in which one pCPU runs at a time, and no witness; use the icount clock"
         );
         anyhow::ensure!(
             self.input != ConsoleInput::Terminal || self.terminal.is_none(),

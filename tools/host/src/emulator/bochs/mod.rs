@@ -94,6 +94,9 @@ impl Emulator for Bochs {
             };
             return Err(Misfit::Device { emulator, device });
         }
+        if attached.instructions.is_some() {
+            return Err(Misfit::Instructions { emulator });
+        }
         if attached.witness.is_some() {
             return Err(Misfit::Witness { emulator });
         }
