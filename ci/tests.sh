@@ -1,7 +1,7 @@
 # The tests, in the order they run: sourced by ci/test.sh, which has `run`, `beside` and `skip`.
 
 bare=x86_64-unknown-none
-bare_crates="-p partita-hv -p partita-x86 -p partita-x86-bare -p partita-rt -p partita-payload-devices -p partita-payload-entries -p partita-payload-guest-tests -p partita-payload-hostile -p partita-payload-latency -p partita-payload-metronome -p partita-payload-neighbour -p partita-payload-pulse"
+bare_crates="-p partita-hv -p partita-x86 -p partita-x86-vcpu -p partita-x86-bare -p partita-rt -p partita-payload-devices -p partita-payload-entries -p partita-payload-guest-tests -p partita-payload-hostile -p partita-payload-latency -p partita-payload-metronome -p partita-payload-neighbour -p partita-payload-pulse"
 common_crates="-p partita-abi -p partita-console -p partita-core -p partita-trace"
 fuzz_seconds=$([ "$long" -eq 1 ] && echo 30 || echo 5)
 
@@ -168,6 +168,9 @@ emulated partita-host size
 emulated partita-host linux_bare
 emulated partita-latency-tests suite
 emulated partita-latency-tests exits
+emulated partita-latency-tests profile
+emulated partita-latency-tests from_trace
+emulated partita-latency-tests peers
 emulated partita partitions
 in_bochs bochs "$vmx_short"
 in_bochs bochs-svm "$svm_short"

@@ -132,8 +132,8 @@ fn no_exit_takes_longer_than_its_limit() {
         (MachineKind::Qemu, true) => [ALONE, LONG_ALONE].concat(),
         _ => PAIR.to_vec(),
     };
-    let runs: Vec<(String, Trace)> =
-        attacks.iter().map(|attack| (attack.1.to_owned(), run_alone(attack).trace)).collect();
+    let name = |attack: &Attack| if is_long() { attack.1 } else { attack.0 }.to_owned();
+    let runs: Vec<(String, Trace)> = attacks.iter().map(|attack| (name(attack), run_alone(attack).trace)).collect();
     let worst = worst_exits(runs.iter().map(|(_, trace)| trace), |_| true);
     let names: Vec<String> = runs.iter().map(|(name, _)| name.clone()).collect();
     if machine() != MachineKind::Qemu {
