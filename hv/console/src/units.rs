@@ -25,13 +25,13 @@ impl Display for Size {
             let tenths = (bytes * 10 + one / 2) >> shift;
             if tenths < 10_240 {
                 return match bytes % one {
-                    0 => pad(f, format_args!("{} {unit}", bytes >> shift)),
-                    _ => pad(f, format_args!("{}.{} {unit}", tenths / 10, tenths % 10)),
+                    0 => pad(f, format_args!("{} {unit}", self.0 >> shift)),
+                    _ => pad(f, format_args!("{}.{} {unit}", tenths as u64 / 10, tenths as u64 % 10)),
                 };
             }
         }
         // Not reached: 64 bits end below 16 EiB.
-        pad(f, format_args!("{bytes} B"))
+        pad(f, format_args!("{} B", self.0))
     }
 }
 
@@ -82,17 +82,18 @@ impl Display for Micros {
         let rounded = |scale: u128| (ticks * scale + khz / 2).checked_div(khz);
         let Some(nanoseconds) = rounded(1_000_000) else { return f.pad("?") };
         if nanoseconds < 1000 {
-            return pad(f, format_args!("{nanoseconds} ns"));
+            return pad(f, format_args!("{} ns", nanoseconds as u64));
         }
         for (unit, scale) in [("us", 10_000), ("ms", 10)] {
             match rounded(scale) {
                 Some(tenths) if tenths < 10_000 => {
+                    let tenths = tenths as u64;
                     return pad(f, format_args!("{}.{} {unit}", tenths / 10, tenths % 10));
                 }
                 _ => {}
             }
         }
-        let tenths = (ticks + khz * 50) / (khz * 100).max(1);
+        let tenths = ((ticks + khz * 50) / (khz * 100).max(1)) as u64;
         pad(f, format_args!("{}.{} s", tenths / 10, tenths % 10))
     }
 }

@@ -43,7 +43,7 @@ fn has_tracer() -> bool {
 }
 
 /// Records an event of this pCPU. Nothing happens before it has a tracer.
-#[inline]
+#[inline(never)]
 pub fn record(tsc: u64, event: Event) {
     if has_tracer() {
         // SAFETY: there is a tracer, and nothing else refers to it, by the contract of `tracer`.

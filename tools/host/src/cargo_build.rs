@@ -83,7 +83,7 @@ pub fn payload_names(root: &Path) -> Vec<String> {
 /// # Errors
 /// Cargo or the compiler failed.
 pub fn hypervisor() -> Result<PathBuf, BuildError> {
-    build(HYPERVISOR_PACKAGE, "building the hypervisor")
+    build(HYPERVISOR_PACKAGE, "hv", "building the hypervisor")
 }
 
 /// Builds the payload called `name` and returns its ELF file.
@@ -91,7 +91,7 @@ pub fn hypervisor() -> Result<PathBuf, BuildError> {
 /// # Errors
 /// Cargo or the compiler failed.
 pub fn payload(name: &str) -> Result<PathBuf, BuildError> {
-    build(&format!("{PAYLOAD_PACKAGE_PREFIX}{name}"), &format!("building the payload {name}"))
+    build(&format!("{PAYLOAD_PACKAGE_PREFIX}{name}"), "release", &format!("building the payload {name}"))
 }
 
 /// Builds the init program of [`crate::peers`] for Linux, linked statically, and returns its ELF file.
@@ -100,22 +100,28 @@ pub fn payload(name: &str) -> Result<PathBuf, BuildError> {
 /// Cargo or the compiler failed.
 pub fn kvm_peer() -> Result<PathBuf, BuildError> {
     let flags = "-C target-feature=+crt-static -C strip=symbols";
-    build_for(LINUX_TARGET, KVM_PEER_PACKAGE, "building the program that runs guests under KVM", Some(flags))
+    build_for(LINUX_TARGET, KVM_PEER_PACKAGE, "release", "building the program that runs guests under KVM", Some(flags))
 }
 
-fn build(package: &str, label: &str) -> Result<PathBuf, BuildError> {
-    build_for(BARE_METAL_TARGET, package, label, None)
+fn build(package: &str, profile: &str, label: &str) -> Result<PathBuf, BuildError> {
+    build_for(BARE_METAL_TARGET, package, profile, label, None)
 }
 
-/// Builds a package for a target, with `flags` for the compiler in the place of those of `.cargo/config.toml`, if there are
+/// Builds a package for a target, by a profile, with `flags` for the compiler in the place of those of `.cargo/config.toml`, if there are
 /// any.
-fn build_for(target: &str, package: &str, label: &str, flags: Option<&str>) -> Result<PathBuf, BuildError> {
+fn build_for(
+    target: &str,
+    package: &str,
+    profile: &str,
+    label: &str,
+    flags: Option<&str>,
+) -> Result<PathBuf, BuildError> {
     let root = repository()?;
     let program = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
     let _step = Step::start(label);
     let mut cargo = Command::new(&program);
     cargo
-        .args(["build", "--quiet", "--release", "--target", target, "--package", package])
+        .args(["build", "--quiet", "--profile", profile, "--target", target, "--package", package])
         .arg("--message-format=json-render-diagnostics")
         .current_dir(root)
         // These would replace the flags of .cargo/config.toml, by which the ELF files get their addresses.

@@ -51,10 +51,14 @@ pub struct ControlState {
 impl ControlState {
     /// Collects them; `read` reads a field of the current VMCS, 0 if the CPU does not have it. Not for the exit path.
     pub fn collect(mut read: impl FnMut(AnyField) -> u64) -> Self {
-        fn get<T: Value>(read: &mut impl FnMut(AnyField) -> u64, field: Field<T>) -> T {
+        Self::of(&mut read)
+    }
+
+    /// One body for whatever reads.
+    fn of(read: &mut dyn FnMut(AnyField) -> u64) -> Self {
+        fn get<T: Value>(read: &mut dyn FnMut(AnyField) -> u64, field: Field<T>) -> T {
             T::from_u64(read(field.any()))
         }
-        let read = &mut read;
         Self {
             pin: PinBased::from_bits_retain(get(read, field::PIN_BASED_CONTROLS)),
             primary: Primary::from_bits_retain(get(read, field::PRIMARY_PROCESSOR_BASED_CONTROLS)),

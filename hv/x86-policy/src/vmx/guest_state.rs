@@ -86,20 +86,25 @@ pub struct GuestState {
 impl GuestState {
     /// Collects it; `read` reads a field of the current VMCS. Not for the exit path.
     pub fn collect(mut read: impl FnMut(AnyField) -> u64) -> Self {
-        fn get<T: Value>(read: &mut impl FnMut(AnyField) -> u64, field: Field<T>) -> T {
+        Self::of(&mut read)
+    }
+
+    /// One body for whatever reads.
+    fn of(read: &mut dyn FnMut(AnyField) -> u64) -> Self {
+        fn get<T: Value>(read: &mut dyn FnMut(AnyField) -> u64, field: Field<T>) -> T {
             T::from_u64(read(field.any()))
         }
-        let read = &mut read;
-        let mut segment = |fields: SegmentFields| Segment {
-            selector: get(read, fields.selector),
-            base: get(read, fields.base),
-            limit: get(read, fields.limit),
-            access_rights: AccessRights(get(read, fields.access_rights)),
-        };
-        let [es, cs, ss, ds] =
-            [field::segment::ES, field::segment::CS, field::segment::SS, field::segment::DS].map(&mut segment);
-        let [fs, gs, ldtr, tr] =
-            [field::segment::FS, field::segment::GS, field::segment::LDTR, field::segment::TR].map(&mut segment);
+        #[inline(never)]
+        fn segment(read: &mut dyn FnMut(AnyField) -> u64, fields: SegmentFields) -> Segment {
+            Segment {
+                selector: get(read, fields.selector),
+                base: get(read, fields.base),
+                limit: get(read, fields.limit),
+                access_rights: AccessRights(get(read, fields.access_rights)),
+            }
+        }
+        use field::segment::{CS, DS, ES, FS, GS, LDTR, SS, TR};
+        let [es, cs, ss, ds, fs, gs, ldtr, tr] = [ES, CS, SS, DS, FS, GS, LDTR, TR].map(|fields| segment(read, fields));
         Self {
             cr0: get(read, field::GUEST_CR0),
             cr3: get(read, field::GUEST_CR3),

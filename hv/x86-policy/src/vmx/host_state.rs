@@ -62,10 +62,14 @@ pub struct HostState {
 impl HostState {
     /// Collects it; `read` reads a field of the current VMCS. Not for the exit path.
     pub fn collect(mut read: impl FnMut(AnyField) -> u64) -> Self {
-        fn get<T: Value>(read: &mut impl FnMut(AnyField) -> u64, field: Field<T>) -> T {
+        Self::of(&mut read)
+    }
+
+    /// One body for whatever reads.
+    fn of(read: &mut dyn FnMut(AnyField) -> u64) -> Self {
+        fn get<T: Value>(read: &mut dyn FnMut(AnyField) -> u64, field: Field<T>) -> T {
             T::from_u64(read(field.any()))
         }
-        let read = &mut read;
         Self {
             cr0: get(read, field::HOST_CR0),
             cr3: get(read, field::HOST_CR3),
