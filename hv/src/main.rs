@@ -64,8 +64,8 @@ fn divide_and_run(machine: Machine, system: System, options: Options) -> Result<
     hypervisor.check_pcpus()?;
     hypervisor.describe_partitions(options.trap_timer_count)?;
     hypervisor.report_memory();
-    hypervisor.start_partitions()?;
-    hypervisor.keep_house()
+    hypervisor.give_all_pcpus()?;
+    hypervisor.run()
 }
 
 #[panic_handler]

@@ -123,6 +123,15 @@ impl TraceWindow {
     }
 }
 
+/// Whether something became of a partition that the housekeeping core has not looked at.
+static NEWS: AtomicBool = AtomicBool::new(true);
+
+/// Whether something became of a partition since the last time that this was asked, by the housekeeping core.
+pub fn take_news() -> bool {
+    // Acquire: whoever sees the news sees what they are about.
+    NEWS.swap(false, Ordering::Acquire)
+}
+
 impl Partition {
     /// Whether `len` bytes from guest-physical `gpa` lie in its memory.
     pub fn owns(&self, gpa: u64, len: u64) -> bool {
@@ -141,7 +150,7 @@ impl Partition {
     pub fn announce_window(&self, gpa: u64, len: u64) -> bool {
         let is_first = self.trace_window.announce(gpa, len);
         if is_first {
-            kick(self.housekeeping);
+            self.tell();
         }
         is_first
     }
@@ -168,6 +177,12 @@ impl Partition {
         for vcpu in 0..self.pcpus.len() {
             self.request(vcpu, Requests::STOP);
         }
+        self.tell();
+    }
+
+    /// Tells the housekeeping core to look.
+    fn tell(&self) {
+        NEWS.store(true, Ordering::Release);
         kick(self.housekeeping);
     }
 }

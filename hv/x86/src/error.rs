@@ -105,8 +105,6 @@ pub enum Refusal {
         /// What, if that is more than being told apart from the boot pCPU.
         missing: Option<Missing>,
     },
-    /// A partition could not be started.
-    Life(LifeError),
     /// A pCPU did not take its vCPU.
     PcpuLate {
         /// Which.
@@ -165,7 +163,6 @@ impl Display for Refusal {
                 "pCPU {pcpu} (x2APIC ID {apic_id}) has not all of SVM or VMX that the boot CPU has, or cannot switch it on; \
                  update the firmware, or use pCPUs of one kind"
             ),
-            Self::Life(error) => write!(f, "a partition cannot be started: {error}"),
             Self::PcpuLate { pcpu } => write!(f, "pCPU {pcpu} did not take its vCPU within its deadline"),
         }
     }
@@ -194,7 +191,6 @@ from! {
     MapError => Map,
     LayoutError => Trace,
     ApicViewError => ApicIds,
-    LifeError => Life,
 }
 
 /// How long a pCPU may take for a step of a partition's life: to leave its guest, to load some memory, to take its vCPU.

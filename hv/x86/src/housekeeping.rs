@@ -16,7 +16,7 @@ use crate::arch::{X86, inbox};
 use crate::calls::serve;
 use crate::cpu::idt::take_timer;
 use crate::cpu::{end_run, rdtsc};
-use crate::partition::Partition;
+use crate::partition::{Partition, take_news};
 use crate::rounds::Rounds;
 use crate::set_up::Hypervisor;
 use crate::{apic, println};
@@ -27,7 +27,7 @@ impl Hypervisor {
         let housekeeping = self.system.config.housekeeping.clone();
         let targets = self.targets();
         let inbox = inbox(X86::pcpu());
-        let mut rounds = Rounds::default();
+        let (mut rounds, mut awaits_restart) = (Rounds::default(), false);
         self.listen();
         let limit = u64::from(housekeeping.smp_call_rounds);
         if housekeeping.smp_call_hz > 0 {
@@ -44,20 +44,31 @@ impl Hypervisor {
                     println!("partita: SMP call: {pcpu} did not answer within its deadline");
                 });
             }
-            self.accept_windows();
-            self.tell_explanations();
             self.take_input();
-            if let Some(due) = self.restart_rebooted() {
-                self.wake_at(due);
-            }
-            let tally = Tally::of(self.partitions.iter().map(|partition| as_it_counts(partition)));
-            if tally.verdict() != Verdict::Running || self.shell.quits || (limit > 0 && rounds.made >= limit) {
-                apic::timer_stop();
-                self.end(&tally, &rounds);
+            let is_over = self.shell.quits || (limit > 0 && rounds.made >= limit);
+            // Most often there is nothing.
+            if take_news() | awaits_restart | is_over {
+                awaits_restart = self.look(is_over, &rounds);
             }
             interrupts::enable_and_hlt();
             interrupts::disable();
         }
+    }
+
+    /// Looks after the partitions, and ends the run if it is over. `true` if one of them is to be started again later.
+    fn look(&mut self, is_over: bool, rounds: &Rounds) -> bool {
+        self.accept_windows();
+        self.tell_explanations();
+        let due = self.restart_rebooted();
+        if let Some(due) = due {
+            self.wake_at(due);
+        }
+        let tally = Tally::of(self.partitions.iter().map(|partition| as_it_counts(partition)));
+        if is_over || tally.verdict() != Verdict::Running {
+            apic::timer_stop();
+            self.end(&tally, rounds);
+        }
+        due.is_some()
     }
 
     /// Has the timer interrupt at a time, unless it does so periodically anyway.

@@ -1,11 +1,7 @@
-//! Giving a pCPU to a vCPU, for ever, and telling it what to do.
-
-use core::ptr;
+//! Making a vCPU, and giving its pCPU to it, for ever.
 
 use partita_core::arch::PcpuId;
-use partita_core::smp_call::{Deadline, PcpuState, Reply};
-use partita_trace::event::Event;
-use partita_trace::names::PcpuStateName;
+use partita_core::smp_call::{Deadline, Reply};
 use partita_x86_policy::apic_events::{RunState, VcpuEvents};
 use partita_x86_policy::cmos::Cmos;
 use partita_x86_policy::cpuid::CpuidContext;
@@ -16,13 +12,11 @@ use partita_x86_policy::ports::serial_base;
 use crate::arch::{X86, calls, inbox};
 use crate::calls::call_one;
 use crate::cpu::features::cpuid;
-use crate::cpu::percpu::{self, Order, Progress};
-use crate::cpu::{halt_forever, rdtsc};
+use crate::cpu::percpu::{self, Progress};
 use crate::error::Refusal;
 use crate::memory::pool::Pool;
 use crate::orders::reaches;
 use crate::partition::Partition;
-use crate::trace;
 use crate::vcpu::Vcpu;
 use crate::virt::{PermissionMaps, VirtualCpu};
 
@@ -105,25 +99,4 @@ pub fn give<V: VirtualCpu>(pcpu: PcpuId, vcpu: *mut Vcpu<V>) -> Result<(), Refus
 fn take(vcpu: u64) -> u64 {
     percpu::private().vcpu.set(vcpu);
     0
-}
-
-/// Enters this pCPU's vCPU, if it was given one, which is one of `V`, or sleeps for good if it was told to. Interrupts are
-/// off.
-pub fn do_as_told<V: VirtualCpu>() {
-    let private = percpu::private();
-    if private.order.get() == Order::Park {
-        trace::record(rdtsc(), Event::PcpuState { pcpu: private.id.0, state: PcpuStateName::Parked });
-        if let Some(calls) = calls() {
-            calls.retire(PcpuState::Parked);
-        }
-        halt_forever();
-    }
-    let vcpu = private.vcpu.get();
-    if vcpu == 0 {
-        return;
-    }
-    let vcpu: *mut Vcpu<V> = ptr::with_exposed_provenance_mut(vcpu as usize);
-    // SAFETY: the vCPU was built for this pCPU, complete, and given to it alone, as the only one ever; the extension has been on
-    // since this pCPU came up.
-    unsafe { V::run(vcpu) }
 }

@@ -5,6 +5,7 @@
 
 #![no_std]
 
+pub mod application;
 pub mod budget;
 pub mod console;
 pub mod debug_port;
@@ -20,6 +21,7 @@ pub mod machine;
 pub mod memory;
 pub mod set_up;
 pub mod shell;
+pub mod start;
 pub mod system;
 
 pub use partita_x86_vcpu::{

@@ -8,16 +8,12 @@ use partita_core::explanation::Explanation;
 use partita_core::loading::Loading;
 use partita_core::partition::PartitionLife;
 use partita_core::pcpu_set::PcpuSet;
-use partita_core::system::{self, Entry};
-use partita_trace::event::Event;
-use partita_trace::names::{InterruptMode, StopCause};
 use partita_x86_policy::apic_view::ApicView;
 use partita_x86_policy::capabilities::Backend;
 use partita_x86_policy::msr::{MSRPM_LEN, MsrPolicy};
 use partita_x86_policy::ports::{IOPM_LEN, PortPolicy};
 
 use crate::cpu::percpu::{self, Order, PCPUS_MAX};
-use crate::cpu::rdtsc;
 use crate::error::Refusal;
 use crate::memory::nested;
 use crate::memory::paging::window_of;
@@ -27,7 +23,7 @@ use crate::set_up::Hypervisor;
 use crate::svm::SvmVcpu;
 use crate::virt::{PermissionMaps, VirtualCpu};
 use crate::vmx::VmxVcpu;
-use crate::{launch, orders, println, trace};
+use crate::{launch, orders, println};
 
 impl Hypervisor {
     /// Describes all partitions.
@@ -95,29 +91,17 @@ impl Hypervisor {
         Ok(())
     }
 
-    /// Starts all partitions.
+    /// Gives all partitions their pCPUs, and sends those to sleep that none has.
     ///
     /// # Errors
     /// If memory does not suffice, or a pCPU is late.
-    pub fn start_partitions(&mut self) -> Result<(), Refusal> {
+    pub fn give_all_pcpus(&mut self) -> Result<(), Refusal> {
         for index in 0..self.partitions.len() {
             let Some(&partition) = self.partitions.get(index) else { break };
             match self.machine.virtualization.backend() {
                 Backend::Svm => self.give_pcpus::<SvmVcpu>(partition),
                 Backend::Vmx => self.give_pcpus::<VmxVcpu>(partition),
             }?;
-            if partition.config.entry == Entry::Missing {
-                println!(
-                    "partita: partition {} \"{}\" has no image: the others start without it",
-                    partition.number, partition.config.name
-                );
-                partition.stop(StopCause::NoImage, 0);
-                let (partition, cause) = (partition.number, StopCause::NoImage);
-                trace::record(rdtsc(), Event::PartitionStop { partition, cause, detail: 0, rip: 0 });
-                continue;
-            }
-            self.start(partition)?;
-            report_start(partition);
         }
         self.park_spare_pcpus();
         Ok(())
@@ -141,27 +125,6 @@ impl Hypervisor {
         if !others.is_empty() {
             println!("partita: pCPUs {others}, which belong to no partition, cannot be told to sleep");
         }
-    }
-}
-
-fn report_start(partition: &Partition) {
-    let config = &partition.config;
-    let mode = match config.lapic {
-        system::LapicMode::Passthrough => InterruptMode::LapicPassthrough,
-    };
-    let pcpus = partition.pcpus.iter().filter(|p| p.0 < 64).fold(0, |mask, p| mask | 1 << p.0);
-    trace::record(rdtsc(), Event::InterruptMode { partition: partition.number, mode, pcpus });
-    defmt::info!("partition {=u16} starts: {=str}", partition.number, config.name.as_str());
-    println!(
-        "partita: partition {} \"{}\": {} MiB at {:#x}, interrupts: {}",
-        partition.number,
-        config.name,
-        config.memory_bytes >> 20,
-        partition.memory_hpa,
-        mode.name(),
-    );
-    for (number, &pcpu) in partition.pcpus.iter().enumerate() {
-        println!("partita:   vCPU {number} on {pcpu}, APIC ID {}", percpu::public(pcpu).apic_id());
     }
 }
 

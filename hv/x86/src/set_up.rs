@@ -14,7 +14,6 @@ use partita_x86_policy::capabilities::{Backend, Missing, Virtualization};
 use spin::Once;
 
 use crate::arch::{X86, calls, inbox, set_up_calls};
-use crate::calls::serve;
 use crate::cpu::features;
 use crate::cpu::percpu::{self, BLOCK_LEN, Progress};
 use crate::cpu::{self, idt, rdtsc};
@@ -30,8 +29,8 @@ use crate::trace;
 use crate::tracer::Tracer;
 use crate::virt::VirtualCpu;
 use crate::vmx::{self, VmxVcpu};
-use crate::{apic, budget, clock, launch, println};
-use partita_x86_bare::application::{self, STARTUP_PAGE, Start};
+use crate::{apic, application, budget, clock, println};
+use partita_x86_bare::application::{STARTUP_PAGE, Start, install, start};
 use partita_x86_bare::debug_port;
 use partita_x86_bare::entry::entered_at;
 
@@ -111,7 +110,7 @@ impl Hypervisor {
             space.guard(PcpuId(number));
         }
         // SAFETY: low memory is nobody's; the boot page tables let this pCPU write there.
-        unsafe { application::install(space.root()) };
+        unsafe { install(space.root()) };
         let shell = Shell::new(is_attended);
         let mut hypervisor = Self { machine, system, pool, space, region, partitions: Vec::new(), reboots, shell };
         for number in 0..count as u16 {
@@ -168,7 +167,7 @@ impl Hypervisor {
             percpu::init_private(pcpu);
             percpu::set_tracer(pcpu, tracer);
             percpu::set_host_save(pcpu, host_save);
-            application::start(
+            start(
                 &Start {
                     apic_id: percpu::public(pcpu).apic_id(),
                     stack_top: percpu::stack_top(pcpu),
@@ -210,10 +209,5 @@ extern "C" fn application_main<V: VirtualCpu>(_pcpu: u64) -> ! {
     calls.init_smp_call();
     trace::record(rdtsc(), Event::PcpuOnline { pcpu: me.0, hardware_id: public.apic_id().into() });
     public.set_progress(Progress::Online);
-    loop {
-        x86_64::instructions::interrupts::disable();
-        serve(&inbox, rdtsc());
-        launch::do_as_told::<V>();
-        x86_64::instructions::interrupts::enable_and_hlt();
-    }
+    application::wait::<V>(&inbox)
 }

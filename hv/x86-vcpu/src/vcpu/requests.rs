@@ -33,6 +33,8 @@ impl<V: VirtualCpu> Vcpu<V> {
         self.record_pending(&mut exit);
     }
 
+    // Inlined, as everything that has nothing of a vendor would be one function for both vendors, in the code of one of them.
+    #[inline(always)]
     fn record_pending(&self, exit: &mut Option<Unrecorded>) {
         if let Some(Unrecorded { reason, about, entered }) = exit.take() {
             self.record(reason, about, entered);

@@ -15,6 +15,7 @@ use super::pool::{PAGE, Pool, PoolExhausted};
 use crate::cpu::percpu::{self, GUARD_LEN};
 use partita_core::arch::PcpuId;
 use partita_core::system::PARTITIONS_MAX;
+use partita_x86_policy::capabilities::Backend;
 
 /// What a mapping allows. Nothing is both writable and executable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,6 +104,12 @@ pub struct AddressSpace {
 }
 
 unsafe extern "C" {
+    static __boot_text_start: u8;
+    static __boot_text_end: u8;
+    static __svm_text_start: u8;
+    static __svm_text_end: u8;
+    static __vmx_text_start: u8;
+    static __vmx_text_end: u8;
     static __text_start: u8;
     static __text_end: u8;
     static __rodata_start: u8;
@@ -115,8 +122,24 @@ unsafe extern "C" {
 
 /// First address and length of the hypervisor's image in memory.
 pub fn image_range() -> (u64, u64) {
-    let start = &raw const __image_start as u64;
-    (start, &raw const __image_end as u64 - start)
+    range(&raw const __image_start, &raw const __image_end)
+}
+
+fn range(from: *const u8, to: *const u8) -> (u64, u64) {
+    (from as u64, to as u64 - from as u64)
+}
+
+/// First address and length of the code that only boot needs.
+pub fn boot_text() -> (u64, u64) {
+    range(&raw const __boot_text_start, &raw const __boot_text_end)
+}
+
+/// First address and length of the code that only a vendor's CPUs need.
+pub fn vendor_text(backend: Backend) -> (u64, u64) {
+    match backend {
+        Backend::Svm => range(&raw const __svm_text_start, &raw const __svm_text_end),
+        Backend::Vmx => range(&raw const __vmx_text_start, &raw const __vmx_text_end),
+    }
 }
 
 impl AddressSpace {
@@ -130,8 +153,10 @@ impl AddressSpace {
         // come from the pool, which is mapped one to one.
         let tables = unsafe { OffsetPageTable::new(&mut *root.cast::<PageTable>(), VirtAddr::new(0)) };
         let mut space = Self { root: root as u64, tables };
-        let range = |from: *const u8, to: *const u8| (from as u64, to as u64 - from as u64);
         let sections = [
+            (boot_text(), Access::ReadExecute),
+            (vendor_text(Backend::Svm), Access::ReadExecute),
+            (vendor_text(Backend::Vmx), Access::ReadExecute),
             (range(&raw const __text_start, &raw const __text_end), Access::ReadExecute),
             (range(&raw const __rodata_start, &raw const __rodata_end), Access::Read),
             (range(&raw const __data_start, &raw const __data_end), Access::ReadWrite),
