@@ -29,6 +29,7 @@ enum Command {
     Bench(commands::bench::Bench),
     Peers(commands::peers::PeersCommand),
     Costs(commands::costs::Costs),
+    Size(commands::size::Size),
     Trace(commands::trace::TraceCommand),
 }
 
@@ -41,6 +42,7 @@ fn main() -> ExitCode {
         Command::Bench(bench) => bench.execute(),
         Command::Peers(peers) => peers.execute(),
         Command::Costs(costs) => costs.execute(),
+        Command::Size(size) => size.execute(),
         Command::Trace(trace) => trace.execute(),
     };
     match result {

@@ -21,6 +21,7 @@ pub mod progress;
 pub mod run;
 pub mod run_dir;
 pub mod run_info;
+pub mod size;
 pub mod system_file;
 mod terminal;
 pub mod trace;

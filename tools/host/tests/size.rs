@@ -1,54 +1,41 @@
-//! How much the hypervisor takes: its image, and the memory that it keeps for itself.
+//! How much the hypervisor takes: its image, its code, and the memory that it keeps for itself.
 
-use object::{Object, ObjectSegment};
 use partita_host::cargo_build;
-use partita_host::emulator::{Clock, MachineKind};
-use partita_host::outcome::RunOutcome;
-use partita_host::run::{RunOptions, run_system};
-use partita_host::system_file::SystemFile;
-use std::time::Duration;
+use partita_host::size::{RAM_MAX, Sections, TEXT_MAX, measure_memory, unsafe_lines};
 
 /// Most bytes of the image's PT_LOAD segments, in memory.
 const IMAGE_MAX: u64 = 512 << 10;
-/// Most KiB that neither a partition nor the bundle has, with 4 pCPUs, trace rings included.
-const RAM_KIB_MAX: u64 = 8 << 10;
-
-const SYSTEM: &str = r#"
-[system]
-name = "size"
-[machine]
-pcpus = 4
-[[partition]]
-name = "rt0"
-pcpus = [2, 3]
-memory = "64 MiB"
-image = { kind = "payload", name = "latency" }
-cmdline = "group=exit samples=1"
-expect = "finish"
-"#;
 
 #[test]
 #[ignore = "boots an emulator; ci/test.sh runs it"]
 fn the_hypervisor_stays_small() {
     let elf = std::fs::read(cargo_build::hypervisor().unwrap()).unwrap();
-    let image: u64 = object::File::parse(&*elf).unwrap().segments().map(|segment| segment.size()).sum();
-    assert!(image > 0 && image <= IMAGE_MAX, "the image takes {image} bytes, at most {IMAGE_MAX}");
+    let sections = Sections::read(&elf).unwrap();
+    assert!(sections.text_svm <= TEXT_MAX && sections.text_vmx <= TEXT_MAX, "at most {TEXT_MAX} bytes: {sections:?}");
+    assert!(sections.text_boot > 0 && sections.image <= IMAGE_MAX, "the image has at most {IMAGE_MAX}: {sections:?}");
 
     let dir = tempfile::tempdir().unwrap();
-    let system = SystemFile::parse(SYSTEM, &dir.path().join("size.toml")).unwrap();
-    let options = RunOptions {
-        machine: MachineKind::Qemu,
-        clock: Clock::Icount,
-        timeout: Duration::from_secs(60),
-        out_dir: dir.path().join("run"),
-        hypervisor: None,
-        keep_ram: false,
-        quiet: true,
-    };
-    assert_eq!(run_system(&system, &options).unwrap().outcome, RunOutcome::Success);
-    let console = std::fs::read_to_string(options.out_dir.join("hypervisor.log")).unwrap();
-    let line = console.lines().find(|line| line.starts_with("partita: memory: ")).expect("the memory report");
-    let after = line.split("hypervisor ").nth(1).unwrap();
-    let kib: u64 = after.split(' ').next().unwrap().parse().unwrap();
-    assert!(kib > 0 && kib <= RAM_KIB_MAX, "{line}");
+    let memory = measure_memory(4, dir.path()).unwrap();
+    assert!(memory.per_partition > 0 && memory.ram <= RAM_MAX, "at most {RAM_MAX} bytes: {memory:?}");
+}
+
+#[test]
+#[ignore = "builds the hypervisor; ci/test.sh runs it"]
+fn nothing_calls_code_that_is_unmapped() {
+    let elf = std::fs::read(cargo_build::hypervisor().unwrap()).unwrap();
+    let calls = Sections::calls_astray(&elf).unwrap();
+    assert!(
+        calls.is_empty(),
+        "put the callers into the callees' section, or the callees out of it (hv/hv.ld): {calls:#?}"
+    );
+}
+
+#[test]
+fn only_mechanism_is_unsafe() {
+    for lines in unsafe_lines(&cargo_build::repository().unwrap()).unwrap() {
+        let uses = lines.blocks + lines.functions + lines.others;
+        assert!(lines.lines > 0);
+        let is_pure = matches!(&*lines.folder, "hv/console" | "hv/multiboot2" | "hv/x86-policy");
+        assert!(!is_pure || uses == 0, "{lines:?}");
+    }
 }

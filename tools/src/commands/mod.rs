@@ -6,6 +6,7 @@ pub(crate) mod costs;
 pub(crate) mod image;
 pub(crate) mod peers;
 pub(crate) mod run;
+pub(crate) mod size;
 pub(crate) mod trace;
 
 use std::io::Write;

@@ -1,0 +1,87 @@
+//! `partita size`: how much the hypervisor takes.
+
+use super::say;
+use anyhow::Context;
+use clap::Args;
+use partita_host::cargo_build;
+use partita_host::outcome::EXIT_OK;
+use partita_host::size::{Memory, Sections, UnsafeLines, measure_memory, unsafe_lines};
+use serde::Serialize;
+
+/// Print how much the hypervisor takes: code, data, memory, and lines of `unsafe`
+///
+/// Code is told apart by when it is mapped: what stays on AMD's CPUs and on Intel's, and what only boot has. Memory is that of two
+/// systems that are booted for it in QEMU, without the trace region; of a partition it is what the hypervisor keeps for it, not
+/// the partition's own.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  cargo partita size
+  cargo partita size --pcpus 8 --json")]
+pub(crate) struct Size {
+    /// pCPUs of the machine whose memory is measured, 4 at least
+    #[arg(long, value_name = "N", default_value_t = 4)]
+    pcpus: u16,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct Report {
+    sections: Sections,
+    memory: Memory,
+    r#unsafe: Vec<UnsafeLines>,
+}
+
+impl Size {
+    pub(crate) fn execute(&self) -> anyhow::Result<u8> {
+        let elf = cargo_build::hypervisor()?;
+        let elf = std::fs::read(&elf).with_context(|| format!("cannot read {}", elf.display()))?;
+        let dir = tempfile::tempdir().context("cannot make a directory for the runs")?;
+        let report = Report {
+            sections: Sections::read(&elf)?,
+            memory: measure_memory(self.pcpus, dir.path())?,
+            r#unsafe: unsafe_lines(&cargo_build::repository()?)?,
+        };
+        if self.json {
+            say(format_args!("{}", serde_json::to_string_pretty(&report)?));
+        } else {
+            print(&report);
+        }
+        Ok(EXIT_OK)
+    }
+}
+
+fn print(report: &Report) {
+    let Sections { text_svm, text_vmx, text_boot, rodata, data, bss, image } = report.sections;
+    let Memory { pcpus, ram, per_partition } = report.memory;
+    let rows = [
+        ("text that stays, SVM".to_owned(), text_svm),
+        ("text that stays, VMX".to_owned(), text_vmx),
+        ("text for boot only".to_owned(), text_boot),
+        ("rodata".to_owned(), rodata),
+        ("data".to_owned(), data),
+        ("bss".to_owned(), bss),
+        ("image in memory".to_owned(), image),
+        (format!("RAM with {pcpus} pCPUs and a partition, without rings"), ram),
+        ("of it for the partition".to_owned(), per_partition),
+    ];
+    for (what, bytes) in rows {
+        say(format_args!("{what:<52} {bytes:>10} bytes {:>8.1} KiB", bytes as f64 / 1024.0));
+    }
+    say(format_args!("\n{:<16} {:>8} {:>8} {:>10} {:>8}", "unsafe", "blocks", "functions", "others", "of lines"));
+    let mut all = UnsafeLines { folder: "all".into(), ..UnsafeLines::default() };
+    for lines in &report.r#unsafe {
+        print_lines(lines);
+        all.lines += lines.lines;
+        all.blocks += lines.blocks;
+        all.functions += lines.functions;
+        all.others += lines.others;
+    }
+    print_lines(&all);
+}
+
+fn print_lines(lines: &UnsafeLines) {
+    let UnsafeLines { folder, lines, blocks, functions, others } = lines;
+    say(format_args!("{folder:<16} {blocks:>8} {functions:>9} {others:>10} {lines:>8}"));
+}
