@@ -2,7 +2,6 @@
 
 use core::ptr;
 
-use partita_core::arch::Arch;
 use partita_core::smp_call::{Inbox, PcpuState};
 use partita_trace::event::Event;
 use partita_trace::names::PcpuStateName;
