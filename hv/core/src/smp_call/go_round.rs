@@ -54,21 +54,18 @@ impl Iterator for Numbers {
 }
 
 impl<A: Arch> SmpCalls<'_, A> {
-    /// The kicks to `asked`, if these can be asked in one round: it is free, and all are online and can be kicked together.
+    /// The kicks to `asked`, if these can be asked in one round: it is free, and all can be kicked together. Whether all are online is
+    /// seen in the wait: what one that is not has not begun is withdrawn at once.
     #[inline(always)]
     pub(super) fn kicks_of_round(&self, me: PcpuId, mailbox: &Mailbox, round: &Round, asked: u64) -> Option<A::Kicks> {
         if mailbox.loose() != 0 && (mailbox.loose() & NESTED != 0 || !self.is_all_over(me, mailbox, round)) {
             return None;
         }
         let mut kicks = A::Kicks::default();
-        // Without a branch for each, as all are nearly always what they should be.
-        let mut are_online = true;
         for number in Numbers(asked) {
-            let target = self.mailboxes.get(number)?;
-            are_online &= target.is_online();
             kicks.gather(PcpuId(number as u16));
         }
-        (are_online && kicks.can_be_sent()).then_some(kicks)
+        kicks.can_be_sent().then_some(kicks)
     }
 
     /// Whether all is over that this caller has asked and does not wait for. If so, it need not look again.
