@@ -18,6 +18,9 @@ use partita_trace::snapshot::Body;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
+/// What the names of directories begin with that [`crate::profile`] makes.
+const PROFILE: &str = "profile-";
+
 /// Values, and how often each is there.
 type Distribution = Vec<(u64, u64)>;
 
@@ -54,7 +57,15 @@ pub fn figures_of(dirs: &[PathBuf]) -> anyhow::Result<Found> {
                 first.1.name()
             );
         }
-        values.extend(values_in(&dir, &trace).with_context(|| dir.display().to_string())?);
+        for (row, distribution) in values_in(&dir, &trace).with_context(|| dir.display().to_string())? {
+            let is_new = values.insert(row, distribution).is_none();
+            anyhow::ensure!(
+                is_new,
+                "{} has {} again, which an earlier trace has; give the traces of one run",
+                dir.display(),
+                row.1.name()
+            );
+        }
         facts = Some(facts.unwrap_or(found));
     }
     let (machine, clock, tsc_hz) = facts.context("there is no trace of the latency suite")?;
@@ -83,7 +94,9 @@ fn boots_in(dirs: &[PathBuf]) -> anyhow::Result<Vec<PathBuf>> {
         }
         let entries = std::fs::read_dir(dir).with_context(|| format!("cannot read the directory {}", dir.display()))?;
         let mut inside: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
-        inside.retain(|inside| inside.join(TRACE_FILE).is_file());
+        // What a profile was made of is in a directory of its own, with few samples.
+        let is_profile = |path: &Path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(PROFILE));
+        inside.retain(|inside| inside.join(TRACE_FILE).is_file() && !is_profile(inside));
         inside.sort();
         anyhow::ensure!(
             !inside.is_empty(),

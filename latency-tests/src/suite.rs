@@ -45,6 +45,8 @@ impl Images {
     /// # Errors
     /// The build failed, or `dir` cannot be written.
     pub fn build(dir: &Path) -> anyhow::Result<Self> {
+        // A system file's own paths count from where that is.
+        let dir = std::path::absolute(dir).with_context(|| format!("cannot tell where {} is", dir.display()))?;
         let copy = |from: PathBuf, name| {
             let to = dir.join(name);
             std::fs::copy(&from, &to)

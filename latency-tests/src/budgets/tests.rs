@@ -9,12 +9,24 @@ use partita_rows::{Group, Row};
 fn the_repositorys_budgets_are_those_agreed() {
     let budgets = Budgets::of_repository(MachineKind::Qemu).unwrap();
     let max = |name: &str| budgets.max.get(&RowName(name.to_owned())).map(|limit| limit.max);
-    assert!(max("exit.cpuid").unwrap() <= 158);
-    assert!(max("ipi.oneway_spin").unwrap() <= 205 && max("ipi.oneway_hlt").unwrap() <= 205);
-    assert!(max("kick.nmi_to_exit").unwrap() <= 60 && max("smp_call.roundtrip").unwrap() <= 400);
-    assert!(max("smp_call.stolen").unwrap() <= 150 && max("smp_call.gap_seen").unwrap() <= 400);
+    for (row, agreed) in [
+        ("exit.cpuid", 90),
+        ("exit.rdmsr", 85),
+        ("exit.hypercall", 75),
+        ("exit.io", 90),
+        ("ipi.self", 105),
+        ("ipi.oneway_spin", 125),
+        ("ipi.oneway_hlt", 125),
+        ("ipi.roundtrip_hlt", 350),
+        ("kick.nmi_to_exit", 50),
+        ("smp_call.roundtrip", 250),
+        // 100 was the goal: docs/latency.md lists what is left.
+        ("smp_call.stolen", 122),
+    ] {
+        assert!(max(row).is_some_and(|max| max <= agreed), "{row}: {:?}, agreed were {agreed}", max(row));
+    }
     let broadcast = &budgets.ratio[&RowName("smp_call.broadcast_3".to_owned())];
-    assert!(broadcast.of.0 == "smp_call.roundtrip" && broadcast.max.0.0 <= 2900);
+    assert!(broadcast.of.0 == "smp_call.roundtrip" && broadcast.max.0.0 <= 2800);
     // A guest that only computes has its pCPU to itself.
     assert_eq!((max("quiet.gaps"), max("housekeeping.stolen_per_s")), (Some(0), Some(0)));
     let mut timers = Row::ALL.iter().filter(|row| row.group() == Group::Timer);
@@ -25,13 +37,21 @@ fn the_repositorys_budgets_are_those_agreed() {
 fn the_budgets_in_bochs_are_those_agreed() {
     let budgets = Budgets::of_repository(MachineKind::BOCHS_VMX).unwrap();
     let name = |name: &str| RowName(name.to_owned());
-    assert!(budgets.max[&name("exit.cpuid")].max <= 150 && budgets.median[&name("kick.nmi_to_exit")].max <= 110);
+    // No more than 1.3 times what SVM takes in QEMU, and rounded to Bochs' fives.
+    for (row, agreed) in
+        [("exit.cpuid", 115), ("exit.rdmsr", 110), ("exit.hypercall", 95), ("exit.io", 115), ("ipi.self", 135)]
+    {
+        assert!(budgets.max[&name(row)].max <= agreed, "{row}");
+    }
+    assert!(budgets.median[&name("kick.nmi_to_exit")].max <= 50);
     assert!(budgets.ratio[&name("smp_call.broadcast_3")].max.0.0 <= 1600);
     assert!(Budgets::of_repository(MachineKind::BOCHS_SVM).is_ok());
     assert!(Row::ALL.iter().filter(|row| row.group().is_beside()).all(|row| budgets.max[&name(row.name())].max <= 5));
-    let slow = file(10, 111);
+    let budget = budgets.median[&name("kick.nmi_to_exit")].max;
+    let slow = file(10, budget + 1);
     let words: Vec<String> = budgets.check(&slow).iter().map(ToString::to_string).collect();
-    assert!(words.contains(&"kick.nmi_to_exit: the median is 111 ticks, the budget is 110".to_owned()), "{words:?}");
+    let expected = format!("kick.nmi_to_exit: the median is {} ticks, the budget is {budget}", budget + 1);
+    assert!(words.contains(&expected), "{words:?}");
 }
 
 #[test]

@@ -15,7 +15,7 @@ use partita_host::witness::traced_exits;
 use partita_rows::Group;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::BufReader;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Samples of each row: each takes the same path.
@@ -89,18 +89,28 @@ pub fn ways_of_boot(
     if system.config.housekeeping.smp_call_rounds > 0 {
         system.config.housekeeping.smp_call_rounds = ROUNDS;
     }
+    let path = dir.join(INSTRUCTION_LOG);
+    let _log = Removed(path.clone());
     let report = run_system_in(&system, &options, &Session { instructions: true, ..Session::default() })?;
     if !report.outcome.is_success() {
         return Err(SuiteError::BootFailed { boot, outcome: report.outcome.to_string(), dir });
     }
-    let path = dir.join(INSTRUCTION_LOG);
     let open = std::fs::File::open(&path).with_context(|| format!("cannot open {}", path.display()))?;
     let log = ExecutionLog::read(BufReader::with_capacity(1 << 20, open))
         .with_context(|| format!("cannot read {}", path.display()))?;
-    std::fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
     let samples = |problem: String| SuiteError::Samples { boot, problem, dir: dir.clone() };
     let trace = Trace::load(&dir).map_err(|error| samples(error.to_string()))?;
     all_paths(group, &log, &trace, program).map_err(samples)
+}
+
+/// A large file that goes whatever becomes of the run.
+struct Removed(PathBuf);
+
+impl Drop for Removed {
+    fn drop(&mut self) {
+        // What has not been written is not there.
+        let _ = std::fs::remove_file(&self.0);
+    }
 }
 
 /// The most frequent path of each kind.

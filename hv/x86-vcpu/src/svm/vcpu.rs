@@ -122,7 +122,7 @@ impl VirtualCpu for SvmVcpu {
         // SAFETY: by the contract of the trait.
         unsafe {
             let registers = (*vcpu).begin();
-            let (vendor, quick) = ((*vcpu).cpu.vmcb_address(), Quick::of(&*vcpu));
+            let (vendor, quick) = ((*vcpu).cpu.vmcb_address(), Quick::of(&*vcpu, &raw const (*vcpu).inbox));
             let frame = frame::own();
             frame.write(ExitFrame { registers, vendor, vcpu, quick });
             entry::run(&mut *frame)

@@ -105,13 +105,13 @@ pub mod place {
 }
 
 impl Quick {
-    /// For a vCPU, by its own pCPU.
-    pub fn of<V: VirtualCpu>(vcpu: &Vcpu<V>) -> Self {
+    /// For a vCPU, by its own pCPU. `inbox` is its own, by a pointer that outlives all references to the vCPU.
+    pub fn of<V: VirtualCpu>(vcpu: &Vcpu<V>, inbox: *const Inbox<'static, X86>) -> Self {
         let (ring, histograms) = trace::raw();
         let host = features::cpuid(0, 0);
         let apic_base = apic_base_read(vcpu.number);
         Self {
-            inbox: &raw const vcpu.inbox,
+            inbox,
             entered: 0,
             marks: vcpu.inbox.marks_address(),
             requests: vcpu.requests.address(),

@@ -159,7 +159,7 @@ impl VirtualCpu for VmxVcpu {
             let owned = &mut *vcpu;
             (*frame).registers = owned.begin();
             owned.cpu.vmcs.write(field::HOST_RIP, entry::host_rip(owned.traces_exits));
-            (*frame).quick = Quick::of(owned);
+            (*frame).quick = Quick::of(owned, &raw const (*vcpu).inbox);
             (*frame).vcpu = vcpu;
             entry::launch(frame)
         }

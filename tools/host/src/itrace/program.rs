@@ -13,6 +13,12 @@ use std::rc::Rc;
 /// What the names of this project's crates begin with. What is inlined from elsewhere, such as a method of an integer, counts
 /// for the function of this project that it is in.
 const OWN: &str = "partita";
+
+/// Whether a function is this project's: by where its path begins, as the library's generic ones name its types.
+fn is_own(name: &str) -> bool {
+    let path = name.trim_start_matches(|c| "<&".contains(c));
+    path.strip_prefix("mut ").unwrap_or(path).starts_with(OWN)
+}
 /// VMRUN and HLT.
 const ENDS: [(&[u8], PathEnd); 2] = [(&[0x0F, 0x01, 0xD8], PathEnd::Entry), (&[0xF4], PathEnd::Halt)];
 
@@ -44,7 +50,8 @@ pub struct Program {
     /// Executable segments: address and bytes.
     segments: Vec<(u64, Vec<u8>)>,
     /// Functions of the symbol table: address and name.
-    symbols: BTreeMap<u64, String>,
+    /// By address: the end, and the name.
+    symbols: BTreeMap<u64, (u64, String)>,
     context: Context<Reader>,
     /// What was asked for already.
     known: HashMap<u64, Rc<str>>,
@@ -62,7 +69,9 @@ impl Program {
         let segments =
             executable(&file).map(|segment| (segment.address(), segment.data().unwrap_or_default().to_vec()));
         let functions = file.symbols().filter(|symbol| symbol.kind() == SymbolKind::Text && symbol.is_definition());
-        let symbols = functions.filter_map(|symbol| Some((symbol.address(), demangled(symbol.name().ok()?))));
+        let symbols = functions.filter_map(|symbol| {
+            Some((symbol.address(), (symbol.address() + symbol.size(), demangled(symbol.name().ok()?))))
+        });
         let section = |id: SectionId| -> Result<Reader, object::Error> {
             let data = match file.section_by_name(id.name()) {
                 Some(section) => section.uncompressed_data()?.into_owned(),
@@ -88,7 +97,7 @@ impl Program {
     /// The function of the symbol table that this address is in, if it can be executed.
     pub fn symbol(&self, address: u64) -> Option<String> {
         let before = self.symbols.range(..=address).next_back().filter(|_| !self.bytes(address, 1).is_empty());
-        before.map(|(_, name)| name.clone())
+        before.filter(|(_, (end, _))| address < *end).map(|(_, (_, name))| name.clone())
     }
 
     /// The innermost function of this project at this address.
@@ -96,7 +105,7 @@ impl Program {
         let mut frames = self.context.find_frames(address).skip_all_loads().ok()?;
         while let Some(frame) = frames.next().ok()? {
             let name = frame.function.and_then(|function| Some(demangled(&function.raw_name().ok()?)));
-            if let Some(name) = name.filter(|name| name.contains(OWN)) {
+            if let Some(name) = name.filter(|name| is_own(name)) {
                 return Some(name);
             }
         }
@@ -181,7 +190,7 @@ mod tests {
         let (&address, _) = program
             .symbols
             .iter()
-            .find(|(_, name)| name.ends_with("functions_are_told_by_their_addresses"))
+            .find(|(_, (_, name))| name.ends_with("functions_are_told_by_their_addresses"))
             .expect("the test is a function");
         assert!(program.function(address).contains("functions_are_told_by_their_addresses"));
         assert_eq!(program.bytes(address, 3).len(), 3);

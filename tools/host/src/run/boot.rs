@@ -95,9 +95,6 @@ pub(super) fn boot(
         (supervise_typing(command, supervision, &keyboards), debugger.map(|thread| thread.join()))
     });
     let Supervised { ended, unfinished } = supervised.with_context(|| format!("cannot run {}", emulator.name()))?;
-    if let Some(Ok(result)) = logging {
-        result.context("cannot log instructions")?;
-    }
     for bridge in bridges {
         bridge.finish().context("a serial port's output is not all in its log")?;
     }
@@ -128,6 +125,12 @@ pub(super) fn boot(
             Unfinished::Dialogue(unspoken) => RunOutcome::DialogueUnfinished { unspoken, outcome },
         }
     });
+    // What became of the run says more than that it was not logged.
+    if outcome.is_success()
+        && let Some(Ok(result)) = logging
+    {
+        result.context("cannot log instructions")?;
+    }
     let is_whole = damage.is_empty();
     let outcome = match summary_of(&damage) {
         Some(damage) => RunOutcome::StreamDamaged { damage, outcome: Box::new(outcome) },

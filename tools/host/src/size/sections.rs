@@ -54,7 +54,7 @@ impl Sections {
 
     /// Names of functions that call or jump to a function that need not be mapped, with that one: to boot's from elsewhere, or
     /// from a vendor's code to the other vendor's. Found without decoding instructions: a near call, or a jump, by its
-    /// displacement, to exactly where a function begins.
+    /// displacement or through a word in memory, to exactly where a function begins. Pointers that are called in other ways are not seen.
     ///
     /// # Errors
     /// It is no ELF file, or lacks symbols or sections.
@@ -77,14 +77,20 @@ impl Sections {
                 continue;
             }
             let bytes = section.data().context("a section without data")?;
-            for (offset, window) in bytes.windows(5).enumerate() {
-                // CALL and JMP, and the last byte of the two of a conditional jump.
-                let &[opcode, a, b, c, d] = window else { continue };
-                if !matches!(opcode, 0xE8 | 0xE9 | 0x80..=0x8F) {
-                    continue;
-                }
-                let next = section.address() + offset as u64 + 5;
-                let target = next.wrapping_add_signed(i32::from_le_bytes([a, b, c, d]).into());
+            for (offset, window) in bytes.windows(6).enumerate() {
+                let &[first, opcode, a, b, c, d] = window else { continue };
+                let next = section.address() + offset as u64 + 6;
+                let near = next.wrapping_add_signed(i32::from_le_bytes([a, b, c, d]).into());
+                let target = match (first, opcode) {
+                    // CALL, JMP, and a conditional jump of two bytes.
+                    (_, 0xE8 | 0xE9) | (0x0F, 0x80..=0x8F) => near,
+                    // CALL and JMP through a word that is addressed from RIP, as the library's code has them.
+                    (0xFF, 0x15 | 0x25) => match word_at(&file, near) {
+                        Some(target) => target,
+                        None => continue,
+                    },
+                    _ => continue,
+                };
                 let is_astray = boot.contains(&target)
                     || svm.contains(&target) && vmx.contains(&from)
                     || vmx.contains(&target) && svm.contains(&from);
@@ -96,4 +102,12 @@ impl Sections {
         }
         Ok(found)
     }
+}
+
+/// The word of 64 bits at an address, if the file has it.
+fn word_at(file: &object::File<'_>, address: u64) -> Option<u64> {
+    let section =
+        file.sections().find(|section| (section.address()..section.address() + section.size()).contains(&address))?;
+    let bytes = section.data_range(address, 8).ok()??;
+    bytes.try_into().ok().map(u64::from_le_bytes)
 }

@@ -43,6 +43,7 @@ const EVENTS: &[(u16, Event)] = &[
     (2, Event::Mark { id: 1, first: 2, second: 3 }),
     (3, Event::PartitionStop { partition: 0, cause: StopCause::TripleFault, detail: 0x7F, rip: 0xFFF0 }),
     (0, Event::SmpCall { targets: 1, late: 1, ticks: 200_000, first_late: 3 }),
+    (0, Event::HypervisorEntered {}),
 ];
 
 const GUEST_EVENTS: &[(u16, Event)] = &[
