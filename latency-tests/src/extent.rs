@@ -13,7 +13,7 @@ pub const RESTARTS: u32 = 4;
 pub struct Extent {
     /// Samples of each row.
     pub samples: u32,
-    /// Whether the timer's periods are [`LONG_PERIODS`], instead of as many as samples.
+    /// Whether the timer's periods are a million, instead of as many as samples.
     pub is_long: bool,
 }
 

@@ -135,10 +135,10 @@ pub mod quick {
     pub const ASSERT: u32 = super::ASSERT;
 }
 
-/// Text for `naked_asm!` that decides [the common case](icr::quick): EAX has the low half of what the guest writes, ECX the high one; the
-/// sender's own ID is at `[rsp + {own_id}]`, and [`ApicView::low_ids`](apic_view::ApicView::low_ids) at `[rsp + {low_ids}]`. Then EDX:EAX
+/// Text for `naked_asm!` that decides [the common case](crate::icr::quick): EAX has the low half of what the guest writes, ECX the high one; the
+/// sender's own ID is at `[rsp + {own_id}]`, and [`ApicView::low_ids`](crate::apic_view::ApicView::low_ids) at `[rsp + {low_ids}]`. Then EDX:EAX
 /// is what WRMSR is to write, and ECX the number of the ICR; or it goes to `$otherwise`, which says nothing about the guest's write: ask
-/// [`filter`](icr::filter). Changes RAX, RCX and RDX.
+/// [`filter`](crate::icr::filter). Changes RAX, RCX and RDX.
 #[macro_export]
 macro_rules! quick_unicast {
     ($otherwise:literal) => {
