@@ -22,6 +22,8 @@ const END_MARK: u32 = 301;
 const LATENESS_MARKS: [(u32, &str); 2] = [(303, "spinning"), (304, "halted")];
 /// Fewest one-shots of each kind.
 const SHOTS_MIN: u64 = 50;
+/// The same in QEMU.
+const SHOTS_MIN_TYPED: u64 = 5;
 /// To print the answers takes time, in which the guest measures. None asks the guest's pCPU for anything, as `smp` does.
 const PASS_TIME: [&str; 4] = ["vcpus", "exits", "trace", "partitions"];
 const ENOUGH: &str = "wrmsr 2 0xc0000103 7";
@@ -48,7 +50,9 @@ fn beside(name: &str, changes: &[(&str, &str)], commands: &[&str]) -> Left {
     assert_eq!(left.outcome, RunOutcome::Success, "{}", left.consoles());
     left.assert_claims("quiet", CLAIMS);
     let (spun, halted) = mark(&left, END_MARK);
-    assert!(spun >= SHOTS_MIN && halted >= SHOTS_MIN, "{spun} and {halted} one-shots\n{}", left.consoles());
+    // What is typed comes in the host's time, and QEMU's guests go on meanwhile as fast as it can.
+    let least = if machine() == MachineKind::Qemu { SHOTS_MIN_TYPED } else { SHOTS_MIN };
+    assert!(spun >= least && halted >= least, "{spun} and {halted} one-shots\n{}", left.consoles());
     for (id, how) in LATENESS_MARKS {
         let (least, greatest) = mark(&left, id);
         println!("{name}: {spun} one-shots, {how}: {least} to {greatest} ticks late");

@@ -13,7 +13,7 @@ const VMWRITE: [u8; 5] = [0x0F, 0x79, 0xC2, 0xFF, 0xE1];
 /// `vmread rdx, rax; jmp rcx`
 const VMREAD: [u8; 5] = [0x0F, 0x78, 0xC2, 0xFF, 0xE1];
 
-/// A pCPU that is about to enter its guest again. It will load all general-purpose registers, so that they can be used.
+/// A pCPU that is about to enter its guest again. It will load all general-purpose registers, so that they can be used, but for RDI.
 pub(crate) struct Exited<'d> {
     debugger: &'d mut Debugger,
     pcpu: u16,
@@ -66,10 +66,11 @@ impl Exited<'_> {
 
 /// Does something to the partitions of these pCPUs, each when its guest has been left for the first time.
 pub(crate) fn spoil(debugger: &mut Debugger, hypervisor: &Hypervisor, mut faults: Vec<(u16, Fault)>) {
-    // The code there was executed once, in another mode.
-    let vmwrite = hypervisor.entry();
+    // Code for guests whose exits are not traced: there are none. Boot's would not be mapped any more.
+    let vmwrite = hypervisor.function("vmx5entry13left_untraced");
     let vmread = vmwrite + 0x10;
-    let resume = hypervisor.function("vmx5entry6resume");
+    // The way back from an exit that is no quick one, as the first is: RDI is the frame.
+    let resume = hypervisor.function("vmx5entry5enter");
     debugger.break_at(resume);
     let mut is_written = false;
     while !faults.is_empty() {
