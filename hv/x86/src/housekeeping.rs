@@ -44,11 +44,15 @@ impl Hypervisor {
                     println!("partita: SMP call: {pcpu} did not answer within its deadline");
                 });
             }
-            self.take_input();
             let is_over = self.shell.quits || (limit > 0 && rounds.made >= limit);
             // Most often there is nothing.
             if take_news() | awaits_restart | is_over {
                 awaits_restart = self.look(is_over, &rounds);
+            }
+            // Last: what comes in while something is printed is kept, and its interrupt is over.
+            self.take_input();
+            if self.shell.quits {
+                continue;
             }
             interrupts::enable_and_hlt();
             interrupts::disable();
