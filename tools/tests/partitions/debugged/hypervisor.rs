@@ -12,11 +12,6 @@ impl Hypervisor {
         object::File::parse(&self.bytes[..]).unwrap()
     }
 
-    /// Where it begins: code that is executed once.
-    pub(crate) fn entry(&self) -> u64 {
-        self.elf().entry()
-    }
-
     /// The address of the function whose symbol contains this.
     pub(crate) fn function(&self, name: &str) -> u64 {
         let elf = self.elf();
