@@ -72,7 +72,7 @@ fn poll(turn: u64, deadline: u64, gaps: &mut [Gap]) -> usize {
     // SAFETY: writes to `gaps` only, from its start up to its end.
     unsafe {
         asm!(
-            // Twelve instructions from look to look, and more where they are stored.
+            // Ten instructions from look to look, and more where they are stored.
             "2: rdtsc",
             "shl rdx, 32",
             "or rax, rdx",

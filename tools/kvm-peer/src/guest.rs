@@ -56,7 +56,8 @@ impl Guest {
             userspace_addr: memory.0.as_mut_ptr() as u64,
             ..Default::default()
         };
-        // SAFETY: the memory stays mapped for ever, and is looked at by `Memory::region` only when the guest has ended.
+        // SAFETY: the memory stays mapped for ever. `Memory::region` looks at it when one vCPU has ended the guest; others may still run
+        // then, but the payload writes its trace no more, and a torn byte would be a damaged trace, which the host's reader tells.
         unsafe { vm.set_user_memory_region(slot) }.context("KVM does not take the guest's memory")?;
         let cpuid = kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES).context("KVM tells no CPUID")?;
         let mut vcpus = Vec::new();
