@@ -18,6 +18,8 @@ while [ $# -gt 0 ]; do
     shift
 done
 export PARTITA_LONG=$long
+# What is built once gains nothing from what the next build could use, which takes gigabytes.
+export CARGO_INCREMENTAL=0
 
 passed=0 failed=0 skipped=0 failures=()
 logs=target/partita/tests
