@@ -10,9 +10,10 @@ use serde::Serialize;
 
 /// Print how much the hypervisor takes: code, data, memory, and lines of `unsafe`
 ///
-/// Code is told apart by when it is mapped: what stays on AMD's CPUs and on Intel's, and what only boot has. Memory is that of two
+/// Code (text) is told apart by when it is mapped: what stays while partitions run, on AMD's CPUs and on Intel's, and what is
+/// unmapped before the first one starts. Both vendors' have what all CPUs need, so they do not add up to the image's. Memory is that of two
 /// systems that are booted for it in QEMU, without the trace region; of a partition it is what the hypervisor keeps for it, not
-/// the partition's own.
+/// the partition's own. Lines of unsafe are those of unsafe blocks, functions and impls, without comments and tests.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   cargo partita size
@@ -53,12 +54,13 @@ impl Size {
 }
 
 fn print(report: &Report) {
-    let Sections { text_svm, text_vmx, text_boot, rodata, data, bss, image } = report.sections;
+    let Sections { text_svm, text_vmx, text_boot, text_all, rodata, data, bss, image } = report.sections;
     let Memory { pcpus, ram, per_partition } = report.memory;
     let rows = [
         ("text that stays, SVM".to_owned(), text_svm),
         ("text that stays, VMX".to_owned(), text_vmx),
-        ("text for boot only".to_owned(), text_boot),
+        ("text for boot only, unmapped before partitions run".to_owned(), text_boot),
+        ("text in the image: both vendors', and boot's".to_owned(), text_all),
         ("rodata".to_owned(), rodata),
         ("data".to_owned(), data),
         ("bss".to_owned(), bss),
@@ -69,19 +71,15 @@ fn print(report: &Report) {
     for (what, bytes) in rows {
         say(format_args!("{what:<52} {bytes:>10} bytes {:>8.1} KiB", bytes as f64 / 1024.0));
     }
-    say(format_args!("\n{:<16} {:>8} {:>8} {:>10} {:>8}", "unsafe", "blocks", "functions", "others", "of lines"));
-    let mut all = UnsafeLines { folder: "all".into(), ..UnsafeLines::default() };
-    for lines in &report.r#unsafe {
-        print_lines(lines);
-        all.lines += lines.lines;
-        all.blocks += lines.blocks;
-        all.functions += lines.functions;
-        all.others += lines.others;
-    }
-    print_lines(&all);
+    say(format_args!(
+        "\n{:<16} {:>8} {:>9} {:>8} {:>13} {:>13}",
+        "unsafe", "blocks", "functions", "others", "lines of them", "of all lines"
+    ));
+    report.r#unsafe.iter().for_each(print_lines);
+    print_lines(&UnsafeLines::sum("all", &report.r#unsafe));
 }
 
 fn print_lines(lines: &UnsafeLines) {
-    let UnsafeLines { folder, lines, blocks, functions, others } = lines;
-    say(format_args!("{folder:<16} {blocks:>8} {functions:>9} {others:>10} {lines:>8}"));
+    let UnsafeLines { folder, lines, unsafe_lines, blocks, functions, others } = lines;
+    say(format_args!("{folder:<16} {blocks:>8} {functions:>9} {others:>8} {unsafe_lines:>13} {lines:>13}"));
 }

@@ -6,15 +6,18 @@ use anyhow::Context;
 use object::{Object, ObjectSection, ObjectSegment, ObjectSymbol, SectionKind};
 use serde::Serialize;
 
-/// Bytes of the hypervisor's sections, as they lie in memory.
+/// Bytes of the hypervisor's sections, as they lie in memory. All that can be executed is in sections `.text*`; constants, also
+/// those of code, are in `.rodata*` and count as no text.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Sections {
-    /// Code that stays, on AMD's CPUs.
+    /// Code that stays mapped, on AMD's CPUs: `.text`, which all CPUs have, and `.text.only_svm`.
     pub text_svm: u64,
-    /// Code that stays, on Intel's.
+    /// Code that stays mapped, on Intel's: `.text` and `.text.only_vmx`.
     pub text_vmx: u64,
-    /// Code that is unmapped before the first partition starts.
+    /// Code that is unmapped before the first partition starts: `.text.only_boot`.
     pub text_boot: u64,
+    /// All four together, as the image has them.
+    pub text_all: u64,
     /// Constants.
     pub rodata: u64,
     /// Variables with a first value.
@@ -40,11 +43,12 @@ impl Sections {
         let sizes: BTreeMap<&str, u64> =
             file.sections().filter_map(|section| Some((section.name().ok()?, section.size()))).collect();
         let size = |name: &str| sizes.get(name).copied().with_context(|| format!("no section {name}"));
-        let text = size(".text")?;
+        let (text, boot, svm, vmx) = (size(".text")?, size(ONLY_BOOT)?, size(ONLY_SVM)?, size(ONLY_VMX)?);
         Ok(Self {
-            text_svm: text + size(ONLY_SVM)?,
-            text_vmx: text + size(ONLY_VMX)?,
-            text_boot: size(ONLY_BOOT)?,
+            text_svm: text + svm,
+            text_vmx: text + vmx,
+            text_boot: boot,
+            text_all: text + boot + svm + vmx,
             rodata: sizes.iter().filter(|(name, _)| name.starts_with(".rodata")).map(|(_, size)| size).sum(),
             data: size(".data")?,
             bss: size(".bss")?,
