@@ -4,6 +4,7 @@ use partita_host::emulator::{Clock, MachineKind};
 use partita_host::run_info::ClockName;
 use partita_host::trace::nanoseconds;
 use partita_rows::Row;
+use partita_rows::row::DERIVED;
 use serde::{Deserialize, Serialize};
 
 /// The samples of a row in figures: exact, by nearest rank, in the unit of their file. All zero if there are no samples.
@@ -58,6 +59,14 @@ impl Figures {
         let [min, p50, p90, p99, p999, max] = [min, p50, p90, p99, p999, max].map(change);
         Self { min, p50, p90, p99, p999, max, count }
     }
+}
+
+/// The rows that are derived from others, where these are there: of one sample each, the difference of the medians.
+pub(crate) fn derived(partita: impl Fn(Row) -> Option<Figures>) -> impl Iterator<Item = (Row, Figures)> {
+    DERIVED.iter().filter_map(move |&(row, minuend, subtrahend)| {
+        let (with, without) = (partita(minuend)?, partita(subtrahend)?);
+        Some((row, Figures::of_counted(&[(with.p50.saturating_sub(without.p50), 1)])))
+    })
 }
 
 /// The index of the sample that so many thousandths of `count` samples do not exceed.

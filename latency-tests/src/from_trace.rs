@@ -2,7 +2,7 @@
 
 use crate::boot::{Boot, Place};
 use crate::extent::Extent;
-use crate::figures::{BenchFile, Figures, RowFigures, Unit};
+use crate::figures::{BenchFile, Figures, RowFigures, Unit, derived};
 use crate::histogram::histogram;
 use crate::samples;
 use crate::systems::{SPARE_GAPS, WARM_UP_ROUNDS};
@@ -69,8 +69,12 @@ pub fn figures_of(dirs: &[PathBuf]) -> anyhow::Result<Found> {
         facts = Some(facts.unwrap_or(found));
     }
     let (machine, clock, tsc_hz) = facts.context("there is no trace of the latency suite")?;
+    let mut figures: HashMap<(Place, Row), Figures> =
+        values.iter().map(|(row, values)| (*row, Figures::of_counted(values))).collect();
+    let derived: Vec<_> = derived(|row| figures.get(&(Place::Partita, row)).copied()).collect();
+    figures.extend(derived.into_iter().map(|(row, of_row)| ((Place::Partita, row), of_row)));
     let row = |row: &Row| {
-        let of = |place| values.get(&(place, *row)).map(|values| Figures::of_counted(values));
+        let of = |place| figures.get(&(place, *row)).copied();
         Some(RowFigures { name: row.name(), bare: of(Place::Bare), partita: of(Place::Partita)? })
     };
     let file = BenchFile { machine, clock, unit: Unit::Ticks, rows: Row::ALL.iter().filter_map(row).collect() };

@@ -2,7 +2,7 @@
 
 use crate::boot::{Boot, Place, rows_of};
 use crate::extent::Extent;
-use crate::figures::BenchFile;
+use crate::figures::{BenchFile, derived};
 use crate::systems::PAYLOAD;
 use crate::{Figures, SuiteError};
 use anyhow::Context;
@@ -10,7 +10,6 @@ use partita_host::cargo_build;
 use partita_host::emulator::MachineKind;
 use partita_host::run_dir::RunDir;
 use partita_rows::Row;
-use partita_rows::row::DERIVED;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -80,17 +79,6 @@ pub fn run_some(options: &SuiteOptions, boots: impl Iterator<Item = Boot> + Send
 
 type AllFigures = HashMap<(Place, Row), Figures>;
 
-/// Adds the rows that are derived from others, where these are there: of one sample each, the difference of the medians.
-fn derive(figures: &mut AllFigures) {
-    for (row, minuend, subtrahend) in DERIVED {
-        let median = |row: &Row| figures.get(&(Place::Partita, *row)).map(|figures| figures.p50);
-        if let (Some(with), Some(without)) = (median(minuend), median(subtrahend)) {
-            let difference = Figures::of_counted(&[(with.saturating_sub(without), 1)]);
-            figures.insert((Place::Partita, *row), difference);
-        }
-    }
-}
-
 /// The figures in a place.
 fn of(figures: &AllFigures, place: Place) -> impl Fn(Row) -> Option<Figures> {
     move |row| figures.get(&(place, row)).copied()
@@ -103,7 +91,8 @@ fn prepare_and_boot(
     options.machine.emulator().probe().map_err(anyhow::Error::from)?;
     let dir = RunDir::prepare(&options.out_dir).map_err(anyhow::Error::from)?;
     let mut figures = boot_all(options, &Images::build(dir.path())?, boots)?;
-    derive(&mut figures);
+    let derived: Vec<_> = derived(|row| figures.get(&(Place::Partita, row)).copied()).collect();
+    figures.extend(derived.into_iter().map(|(row, of_row)| ((Place::Partita, row), of_row)));
     Ok(figures)
 }
 

@@ -18,7 +18,13 @@ fn the_figures_of_a_run_are_those_of_its_traces() {
         jobs: 2,
         out_dir: dir.path().join("run"),
     };
-    let places = [(Place::Partita, Group::Exit), (Place::Bare, Group::Exit), (Place::Partita, Group::Gap)];
+    let places = [
+        (Place::Partita, Group::Exit),
+        (Place::Bare, Group::Exit),
+        (Place::Partita, Group::Gap),
+        // What the trace costs is derived.
+        (Place::Partita, Group::Untraced),
+    ];
     let boots = places.map(|(place, group)| Boot { place, group });
     let measured = run_some(&options, boots.into_iter()).unwrap();
     let json = dir.path().join("old.json");
@@ -31,5 +37,6 @@ fn the_figures_of_a_run_are_those_of_its_traces() {
 
     let old = OldFile::read_all(&json).unwrap();
     let comparison = Comparison::of(OldFile::fitting(&old, &found.file, &json).unwrap(), &found.file);
-    assert!(comparison.slower().is_empty() && comparison.notes().is_empty());
+    assert!(found.file.row("trace.cost.cpuid").is_some());
+    assert!(comparison.slower().is_empty() && comparison.gone().is_empty() && comparison.notes().is_empty());
 }

@@ -42,8 +42,8 @@ const JOBS_MAX: usize = 2;
   cargo partita bench --from-trace target/partita/bench --histogram
 
 Exit codes:
-  0  all rows are measured and within their budgets, and none is slower than in the file to compare with
-  1  a boot failed, samples are missing, a row is above its budget, or is slower
+  0  all rows are measured and within their budgets, and none is slower or gone since the file to compare with
+  1  a boot failed, samples are missing, a row is above its budget, is slower, or gone
   2  bad arguments, or a machine that is not set up (ci/setup.sh does that)")]
 pub(crate) struct Bench {
     /// The machine: qemu (AMD SVM), bochs (Intel VMX), bochs-svm (AMD SVM), kvm (the host's, nested), or all three emulated ones
@@ -58,10 +58,10 @@ pub(crate) struct Bench {
     /// Write the figures to this file, too, as JSON: of one machine an object, of all a list of them
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Show the figures beside those of an earlier run, in a file that --json wrote, and fail if a row is slower
+    /// Show the figures beside those of an earlier run, in a file that --json wrote, and fail if a row is slower or gone
     #[arg(long, value_name = "OLD.json")]
     compare: Option<PathBuf>,
-    /// With --compare: do not fail if a row is slower
+    /// With --compare: do not fail if a row is slower or gone
     #[arg(long, requires = "compare")]
     allow_slower: bool,
     /// Draw the distribution of each row

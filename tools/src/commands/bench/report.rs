@@ -62,7 +62,7 @@ pub(super) fn excesses(file: &BenchFile, excesses: &[Excess]) {
     }
 }
 
-/// What changed since an earlier run. Returns whether nothing is slower.
+/// What changed since an earlier run. Returns whether nothing is slower, and nothing gone.
 pub(super) fn comparison(old: &OldFile, new: &BenchFile) -> bool {
     let comparison = Comparison::of(old, new);
     say(format_args!("\n{}: compared with the earlier run", new.machine));
@@ -72,7 +72,11 @@ pub(super) fn comparison(old: &OldFile, new: &BenchFile) -> bool {
     if !slower.is_empty() {
         complain(format_args!("{}: slower than before: {}", new.machine, slower.join(", ")));
     }
-    slower.is_empty()
+    let gone = comparison.gone();
+    if !gone.is_empty() {
+        complain(format_args!("{}: gone since the old file: {}", new.machine, gone.join(", ")));
+    }
+    slower.is_empty() && gone.is_empty()
 }
 
 /// Which functions execute more instructions on the paths behind rows that are above their budgets. `dir` is that of the run.
