@@ -10,12 +10,14 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 const FILE: &str = "lowest.toml";
-const HEAD: &str = "# The lowest that each budget ever was: ratios in thousandths, all else in ticks. `cargo partita bench --tighten` keeps this
-# file. A number here only goes down; one that goes up in a change undoes what an earlier change had reached.
+const HEAD: &str = "# The lowest that each budget ever was: ratios in thousandths, rows that are equal to bare by 0 ticks above that, all else in
+# ticks. `cargo partita bench --tighten` keeps this file. A number here only goes down; one that goes up in a change undoes what an
+# earlier change had reached.
 
 ";
 
-/// The lowest that each budget ever was, by machine, table and row: ratios in thousandths, all else in ticks.
+/// The lowest that each budget ever was, by machine, table and row: ratios in thousandths, what must be equal to bare as 0 ticks above
+/// that, all else in ticks.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(transparent)]
 pub struct Lowest(BTreeMap<String, BTreeMap<String, BTreeMap<String, u64>>>);
@@ -119,5 +121,8 @@ fn entries(budgets: &Budgets) -> Vec<Entry<'_>> {
             reason: reason.as_deref(),
         })
     });
-    ticks.chain(ratios).chain(against).collect()
+    // Ticks above the bare machine's.
+    let equal =
+        budgets.bare.equal.iter().map(|RowName(row)| Entry { table: "bare".to_owned(), row, number: 0, reason: None });
+    ticks.chain(ratios).chain(against).chain(equal).collect()
 }

@@ -169,15 +169,16 @@ fn raising_a_budget_needs_a_reason() {
     let parse = |text: &str| Budgets::parse(text).unwrap();
     let start = parse(
         "[max]\n\"exit.cpuid\" = 90\n[ratio]\n\"exit.io\" = { of = \"exit.cpuid\", max = 1.2 }\n\
-         [against.bochs-svm]\n\"ipi.self\" = 1.3",
+         [against.bochs-svm]\n\"ipi.self\" = 1.3\n[bare]\nequal = [\"timer.periodic_200us\"]",
     );
     let mut lowest = Lowest::default();
-    assert_eq!(lowest.check(MachineKind::Qemu, &start).len(), 3, "new ones have to go on record");
+    assert_eq!(lowest.check(MachineKind::Qemu, &start).len(), 4, "new ones have to go on record");
     lowest.record(MachineKind::Qemu, &start);
     assert_eq!(lowest.check(MachineKind::Qemu, &start), [""; 0]);
     assert_eq!(Lowest::parse(&lowest.text().unwrap()).unwrap(), lowest);
     let check = |text: &str| lowest.check(MachineKind::Qemu, &parse(text)).join("\n");
-    let rest = "[ratio]\n\"exit.io\" = { of = \"exit.cpuid\", max = 1.2 }\n[against.bochs-svm]\n\"ipi.self\" = 1.3";
+    let rest = "[ratio]\n\"exit.io\" = { of = \"exit.cpuid\", max = 1.2 }\n[against.bochs-svm]\n\"ipi.self\" = 1.3\n\
+                [bare]\nequal = [\"timer.periodic_200us\"]";
     let raised = check(&format!("[max]\n\"exit.cpuid\" = 91\n{rest}"));
     assert!(raised.contains("budgets.toml: [max] \"exit.cpuid\" is 91, but was 90 once"), "{raised}");
     assert_eq!(check(&format!("[max]\n\"exit.cpuid\" = {{ max = 91, reason = \"an erratum\" }}\n{rest}")), "");
@@ -188,11 +189,18 @@ fn raising_a_budget_needs_a_reason() {
         gone.contains("[ratio] \"exit.io\" is gone") && gone.contains("[against.bochs-svm] \"ipi.self\""),
         "{gone}"
     );
+    // A number is looser than to be equal to bare.
+    let looser = check(
+        &format!("[max]\n\"exit.cpuid\" = 90\n\"timer.periodic_200us\" = 99\n{rest}").replace("[bare]\nequal", "#"),
+    );
+    assert!(looser.contains("[bare] \"timer.periodic_200us\" is gone"), "{looser}");
 }
 
 #[test]
 fn the_repositorys_budgets_only_went_down() {
-    let lowest = Lowest::parse(&std::fs::read_to_string(Lowest::path().unwrap()).unwrap()).unwrap();
+    let text = std::fs::read_to_string(Lowest::path().unwrap()).unwrap();
+    let lowest = Lowest::parse(&text).unwrap();
+    assert_eq!(lowest.text().unwrap(), text, "the form is that of `cargo partita bench --tighten`");
     for machine in [MachineKind::Qemu, MachineKind::BOCHS_VMX, MachineKind::BOCHS_SVM] {
         assert_eq!(lowest.check(machine, &Budgets::of_repository(machine).unwrap()), [""; 0]);
     }
