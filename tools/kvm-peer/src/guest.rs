@@ -88,12 +88,24 @@ impl Memory {
         Ok(())
     }
 
-    /// The trace region at an address. To be asked when the guest does not run any more.
-    pub(crate) fn region(&self, address: u64) -> anyhow::Result<&[u8]> {
-        let all = self.0.get(address as usize..).with_context(|| format!("no trace at {address:#x}"))?;
+    /// The trace region at an address, if `room` bytes have room for it. To be asked when the guest does not run any more.
+    pub(crate) fn region(&self, address: u64, room: u64) -> anyhow::Result<&[u8]> {
+        let memory = self.0.len();
+        let all = self.0.get(address as usize..).with_context(|| {
+            format!("the guest says that its trace is at {address:#x}, but it has {memory:#x} bytes of memory")
+        })?;
         let header = RegionHeader::parse(all.get(..HEADER_LEN).unwrap_or_default())
             .map_err(|error| anyhow::anyhow!("no trace at {address:#x}: {error}"))?;
-        all.get(..header.region_len()).with_context(|| format!("the trace at {address:#x} reaches beyond the memory"))
+        let len = header.region_len();
+        anyhow::ensure!(
+            len as u64 <= room,
+            "the trace of {len:#x} bytes is longer than the {room:#x} bytes that are left for it; give it smaller rings"
+        );
+        all.get(..len).with_context(|| {
+            format!(
+                "the trace of {len:#x} bytes at {address:#x} reaches beyond the guest's {memory:#x} bytes of memory"
+            )
+        })
     }
 }
 
@@ -138,4 +150,54 @@ fn enter_at(vcpu: &VcpuFd, settings: &Settings) -> Result<(), kvm_ioctls::Error>
     special.cr0 = PROTECTED_MODE;
     vcpu.set_sregs(&special)?;
     vcpu.set_regs(&kvm_regs { rip: settings.entry, rbx: settings.start_info, rflags: 2, ..Default::default() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use partita_trace::layout::{REGION_ALIGN, Region, RegionSpec, WriterKind};
+
+    const MEMORY: usize = 1 << 20;
+
+    /// The bytes of an empty trace.
+    fn trace() -> Vec<u8> {
+        let spec = RegionSpec {
+            writer: WriterKind::Bare,
+            pcpus: 2,
+            ring_slots: 64,
+            histograms: false,
+            tsc_hz: 0,
+            build_id: [0; 20],
+        };
+        let mut map = MmapMut::map_anon(2 * REGION_ALIGN).unwrap();
+        let offset = map.as_ptr().align_offset(REGION_ALIGN);
+        let place = map.get_mut(offset..offset + spec.len()).unwrap();
+        // SAFETY: the bytes are this function's alone, and outlive the region, which is dropped at once.
+        unsafe { Region::init(place.as_mut_ptr(), place.len(), &spec) }.unwrap();
+        place.to_vec()
+    }
+
+    fn memory_with(trace: &[u8], at: usize) -> Memory {
+        let map = Box::leak(Box::new(MmapMut::map_anon(MEMORY).unwrap()));
+        let len = trace.len().min(MEMORY - at);
+        map.get_mut(at..at + len).unwrap().copy_from_slice(&trace[..len]);
+        Memory(map)
+    }
+
+    #[test]
+    fn a_trace_must_fit() {
+        let (trace, at) = (trace(), 0x8_0000);
+        let memory = memory_with(&trace, at);
+        let len = trace.len() as u64;
+        assert_eq!(memory.region(at as u64, len).unwrap(), trace);
+        let error = |address: usize, room| memory.region(address as u64, room).unwrap_err().to_string();
+        let short = error(at, len - 1);
+        assert!(short.contains(&format!("longer than the {:#x} bytes that are left for it", len - 1)), "{short}");
+        assert!(error(MEMORY + 1, len).contains("its trace is at 0x100001, but it has 0x100000 bytes of memory"));
+        assert!(error(at + 64, len).contains("no trace at 0x80040"));
+        // The header is whole, but the rings are not.
+        let at = MEMORY - HEADER_LEN;
+        let cut = memory_with(&trace, at).region(at as u64, len).unwrap_err().to_string();
+        assert!(cut.contains("reaches beyond the guest's 0x100000 bytes of memory"), "{cut}");
+    }
 }

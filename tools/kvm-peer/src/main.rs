@@ -34,7 +34,7 @@ fn run() -> anyhow::Result<u8> {
     let devices = Arc::new(Devices::new(settings.trace_at));
     let byte = vcpu::run_all(guest.vcpus, &devices)?;
     if let Some(region) = devices.trace_region() {
-        linux::write_physical(settings.trace_at, guest.memory.region(region)?)?;
+        linux::write_physical(settings.trace_at, guest.memory.region(region, settings.trace_len)?)?;
     }
     Ok(byte)
 }

@@ -15,6 +15,8 @@ pub(crate) struct Settings {
     pub(crate) start_info: u64,
     /// Where its trace is left when it has ended: an address in the machine's RAM that Linux does not use.
     pub(crate) trace_at: u64,
+    /// Most bytes that fit there.
+    pub(crate) trace_len: u64,
 }
 
 impl Settings {
@@ -29,6 +31,7 @@ impl Settings {
                 "entry" => &mut settings.entry,
                 "start_info" => &mut settings.start_info,
                 "trace_at" => &mut settings.trace_at,
+                "trace_len" => &mut settings.trace_len,
                 _ => continue,
             };
             *place =
@@ -59,8 +62,11 @@ mod tests {
 
     #[test]
     fn words_are_read() {
-        let settings = read(&["memory=0x4000", "vcpus=2", "entry=0x200010", "quiet", "x=y", "trace_at=7"]).unwrap();
-        assert_eq!(settings, Settings { memory: 0x4000, vcpus: 2, entry: 0x20_0010, start_info: 0, trace_at: 7 });
+        let settings =
+            read(&["memory=0x4000", "vcpus=2", "entry=0x200010", "quiet", "x=y", "trace_at=7", "trace_len=8"]).unwrap();
+        let expected =
+            Settings { memory: 0x4000, vcpus: 2, entry: 0x20_0010, start_info: 0, trace_at: 7, trace_len: 8 };
+        assert_eq!(settings, expected);
         assert!(read(&["memory=much"]).unwrap_err().to_string().contains("memory=much"));
         assert!(read(&["memory=1", "vcpus=1"]).is_err());
     }

@@ -57,11 +57,7 @@ impl KvmHost {
     /// Something cannot be had; the error names it.
     pub fn prepare() -> anyhow::Result<Self> {
         let cache = PackageCache::open()?;
-        let [first, last] = KERNEL_PACKAGES;
-        let (package, kernel) = match cache.kernel(first) {
-            Ok(kernel) => (first, kernel),
-            Err(_) => (last, cache.kernel(last)?),
-        };
+        let (package, kernel) = first_of(KERNEL_PACKAGES, |package| Ok(cache.kernel(package)?))?;
         let modules = cache.kernel_modules(package, &MODULES)?;
         Ok(Self { kernel, modules, init: cargo_build::kvm_peer()? })
     }
@@ -101,7 +97,8 @@ impl KvmHost {
         std::fs::write(&module, initramfs).with_context(|| format!("cannot write {}", module.display()))?;
         let cmdline = format!(
             "console=ttyS0,115200 quiet panic=-1 mitigations=off memmap={RESERVED_LEN:#x}${RESERVED_AT:#x} -- \
-             memory={GUEST_MEMORY:#x} vcpus={} entry={entry:#x} start_info={start_info:#x} trace_at={RESERVED_AT:#x}",
+             memory={GUEST_MEMORY:#x} vcpus={} entry={entry:#x} start_info={start_info:#x} trace_at={RESERVED_AT:#x} \
+             trace_len={RESERVED_LEN:#x}",
             guest.vcpus
         );
         run_bare(
@@ -126,6 +123,21 @@ impl KvmHost {
     }
 }
 
+/// The first of two packages of which `get` has something, and that. If it has nothing of either, the error tells of both.
+fn first_of<T>(
+    packages: [&'static str; 2],
+    get: impl Fn(&str) -> anyhow::Result<T>,
+) -> anyhow::Result<(&'static str, T)> {
+    let [first, last] = packages;
+    match get(first) {
+        Ok(got) => Ok((first, got)),
+        Err(why) => {
+            let got = get(last).with_context(|| format!("neither {first} ({why:#}) nor {last} can be had"))?;
+            Ok((last, got))
+        }
+    }
+}
+
 /// The guest's memory, piece by piece: the names are the addresses.
 fn pieces(image: LinkedImage, vcpus: u16) -> anyhow::Result<Vec<(String, Vec<u8>)>> {
     let ids: Vec<u32> = (0..vcpus.into()).collect();
@@ -135,4 +147,20 @@ fn pieces(image: LinkedImage, vcpus: u16) -> anyhow::Result<Vec<(String, Vec<u8>
     let segments = image.segments.into_iter().map(|segment| (segment.gpa, segment.data));
     let all = segments.chain([(RSDP, tables)]).filter(|(_, bytes)| !bytes.is_empty());
     Ok(all.map(|(address, bytes)| (format!("/guest/{address:x}"), bytes)).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_package_that_is_missing_is_replaced_or_named() {
+        let get = |there: &'static [&str]| {
+            move |name: &str| if there.contains(&name) { Ok(7) } else { Err(anyhow::anyhow!("no {name}")) }
+        };
+        assert_eq!(first_of(["a", "b"], get(&["a", "b"])).unwrap(), ("a", 7));
+        assert_eq!(first_of(["a", "b"], get(&["b"])).unwrap(), ("b", 7));
+        let error = format!("{:#}", first_of(["a", "b"], get(&[])).unwrap_err());
+        assert_eq!(error, "neither a (no a) nor b can be had: no b");
+    }
 }
