@@ -131,7 +131,8 @@ impl Boot {
             let wanted = extent.samples_of(self.group);
             let values = samples::distribution(trace, row, self.place == Place::Partita, wanted)?;
             let figures = Figures::of_counted(&values);
-            match extent.count_of(row).filter(|count| *count != figures.count) {
+            let wanted = if samples::is_exact(trace) { extent.count_of(row) } else { extent.host_count_of(row) };
+            match wanted.filter(|count| *count != figures.count) {
                 Some(count) => Err(format!("{} of {count} samples of {} are there", figures.count, row.name())),
                 None => Ok((row, figures)),
             }

@@ -34,6 +34,11 @@ impl Extent {
         }
     }
 
+    /// The same where the host's time passes: not known of gaps, as not all that a guest sees are Partita's.
+    pub fn host_count_of(self, row: Row) -> Option<u64> {
+        self.count_of(row).filter(|_| row.group() != Group::Gap)
+    }
+
     /// Samples of each row of a group.
     pub const fn samples_of(self, group: Group) -> u32 {
         match group {

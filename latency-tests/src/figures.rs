@@ -1,5 +1,6 @@
 //! The figures of the rows, and `bench.json`.
 
+use crate::hardware::HostFacts;
 use partita_host::emulator::{Clock, MachineKind};
 use partita_host::run_info::ClockName;
 use partita_host::trace::nanoseconds;
@@ -115,6 +116,9 @@ pub struct BenchFile {
     pub clock: ClockName,
     /// What the figures are in.
     pub unit: Unit,
+    /// What the host was like, where figures depend on that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub host: Option<HostFacts>,
     /// The rows, in the order of the suite.
     pub rows: Vec<RowFigures>,
 }
@@ -149,7 +153,8 @@ impl BenchFile {
     }
 
     fn of_rows(machine: MachineKind, rows: Vec<RowFigures>) -> Self {
-        Self { machine: machine.result_name(), clock: machine.clock(Clock::Icount).into(), unit: Unit::Ticks, rows }
+        let (machine, clock) = (machine.result_name(), machine.clock(Clock::Icount).into());
+        Self { machine, clock, unit: Unit::Ticks, host: None, rows }
     }
 
     /// The row of this name.
@@ -238,6 +243,11 @@ pub(crate) mod tests {
                      \"bare\":{\"min\":10,\"p50\":10,\"p90\":10,\"p99\":10,\"p999\":10,\"max\":10,\"count\":3},\
                      \"partita\":{\"min\":20,";
         assert!(text.starts_with(start), "{text}");
+        let host = |smis| BenchFile { host: Some(HostFacts { smis, warnings: Vec::new() }), ..file(10, 20) };
+        for (smis, expected) in [(Some(3), "{\"smis\":3,\"warnings\":[]}"), (None, "{\"smis\":null,\"warnings\":[]}")] {
+            let text = serde_json::to_string(&host(smis)).unwrap();
+            assert!(text.contains(&format!("\"unit\":\"ticks\",\"host\":{expected},\"rows\"")), "{text}");
+        }
     }
 
     #[test]

@@ -77,7 +77,8 @@ pub fn figures_of(dirs: &[PathBuf]) -> anyhow::Result<Found> {
         let of = |place| figures.get(&(place, *row)).copied();
         Some(RowFigures { name: row.name(), bare: of(Place::Bare), partita: of(Place::Partita)? })
     };
-    let file = BenchFile { machine, clock, unit: Unit::Ticks, rows: Row::ALL.iter().filter_map(row).collect() };
+    let file =
+        BenchFile { machine, clock, unit: Unit::Ticks, host: None, rows: Row::ALL.iter().filter_map(row).collect() };
     let places = |row: &Row| [Place::Partita, Place::Bare].map(|place| (place, *row));
     let chart = |(place, row)| Some(histogram(row, place, values.get(&(place, row))?, tsc_hz));
     let charts = Row::ALL.iter().flat_map(places).filter_map(chart).collect();

@@ -1,5 +1,6 @@
 //! What on a real processor makes figures worse than they need be: clocks that change, and system management interrupts.
 
+use serde::Serialize;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -17,6 +18,23 @@ pub struct Host {
 
 /// SMIs of all processors together, or why they cannot be counted.
 pub type Smis = Result<u64, String>;
+
+/// What a host was like during a run: part of `bench.json`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct HostFacts {
+    /// SMIs during the run, on all CPUs; `None` if they cannot be counted.
+    pub smis: Option<u64>,
+    /// Why the processor's clock may have changed: [`Host::warnings`].
+    pub warnings: Vec<String>,
+}
+
+impl HostFacts {
+    /// Those of a run, from the counts before and after it.
+    pub fn new(warnings: Vec<String>, before: &Smis, after: &Smis) -> Self {
+        let counts = before.as_ref().ok().zip(after.as_ref().ok());
+        Self { smis: counts.map(|(before, after)| after.saturating_sub(*before)), warnings }
+    }
+}
 
 impl Default for Host {
     /// This one.
@@ -79,11 +97,15 @@ impl Host {
         cpus.into_iter().map(of_cpu).sum()
     }
 
-    /// The numbers of the CPUs that there are.
+    /// The numbers of the CPUs that are online.
     fn cpus(&self) -> Vec<usize> {
-        let entries = std::fs::read_dir(self.root.join("sys/devices/system/cpu")).into_iter().flatten();
+        let dir = self.root.join("sys/devices/system/cpu");
         let number = |name: std::ffi::OsString| name.to_str()?.strip_prefix("cpu")?.parse().ok();
-        let mut cpus: Vec<usize> = entries.filter_map(|entry| number(entry.ok()?.file_name())).collect();
+        // A CPU that cannot be taken offline, as often the first, does not say that it is online.
+        let is_online = |cpu: &usize| read(&dir.join(format!("cpu{cpu}/online"))).is_none_or(|value| value != "0");
+        let entries = std::fs::read_dir(&dir).into_iter().flatten();
+        let cpus = entries.filter_map(|entry| number(entry.ok()?.file_name()));
+        let mut cpus: Vec<usize> = cpus.filter(is_online).collect();
         cpus.sort_unstable();
         cpus
     }
@@ -145,18 +167,23 @@ mod tests {
         let msrs = |count: u64| [vec![0xFF; 0x34], count.to_le_bytes().to_vec()].concat();
         let cpu = |number: usize| format!("sys/devices/system/cpu/cpu{number}/online");
         let (_dir, counted) = host(&[
-            (&cpu(0), b"1"),
-            (&cpu(1), b"1"),
+            ("sys/devices/system/cpu/cpu0/topology/core_id", b"0"),
+            (&cpu(1), b"1\n"),
+            // Has no `dev/cpu/2/msr`.
+            (&cpu(2), b"0\n"),
+            ("sys/devices/system/cpu/cpu2/cpufreq/scaling_governor", b"powersave\n"),
             ("dev/cpu/0/msr", &msrs(5)),
             // The high half is reserved.
             ("dev/cpu/1/msr", &msrs(0xFFFF_FFFF_0000_0003)),
         ]);
-        assert_eq!(counted.smis(), Ok(8));
+        assert_eq!((counted.smis(), counted.warnings()), (Ok(8), Vec::new()));
         let (_dir, unreadable) = host(&[(&cpu(0), b"1")]);
         let why = unreadable.smis().unwrap_err();
         assert!(why.contains("dev/cpu/0/msr") && why.contains("modprobe msr"), "{why}");
         assert!(host(&[]).1.smis().is_err());
         assert_eq!(smi_line(&Ok(5), &Ok(8)), "SMIs during the run, on all CPUs: 3");
+        let facts = |before: &Smis, after: &Smis| HostFacts::new(Vec::new(), before, after).smis;
+        assert_eq!((facts(&Ok(5), &Ok(8)), facts(&Ok(5), &Err(why.clone()))), (Some(3), None));
         assert!(smi_line(&Ok(5), &Err(why)).starts_with("SMIs during the run: unknown ("));
     }
 }

@@ -1,5 +1,6 @@
 //! What is not within its budget, and what a budget could come down to.
 
+use crate::figures::Unit;
 use std::fmt;
 
 /// A row that is not within its budget.
@@ -9,19 +10,23 @@ pub enum Excess {
     Max {
         /// The row.
         row: String,
-        /// Its longest sample in ticks.
+        /// Its longest sample.
         value: u64,
         /// What that may be.
         budget: u64,
+        /// What both are in.
+        unit: Unit,
     },
     /// The median is too long.
     Median {
         /// The row.
         row: String,
-        /// Its median in ticks.
+        /// Its median.
         value: u64,
         /// What that may be.
         budget: u64,
+        /// What both are in.
+        unit: Unit,
     },
     /// The median is too large a multiple of another row's.
     Ratio {
@@ -77,11 +82,11 @@ impl fmt::Display for Excess {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let times = |value: u64, of: u64| value as f64 / of as f64;
         match self {
-            Self::Max { row, value, budget } => {
-                write!(f, "{row}: a sample took {value} ticks, the budget is {budget}")
+            Self::Max { row, value, budget, unit } => {
+                write!(f, "{row}: a sample took {value} {}, the budget is {budget}", unit.name())
             }
-            Self::Median { row, value, budget } => {
-                write!(f, "{row}: the median is {value} ticks, the budget is {budget}")
+            Self::Median { row, value, budget, unit } => {
+                write!(f, "{row}: the median is {value} {}, the budget is {budget}", unit.name())
             }
             Self::Ratio { row, value, of, of_value, budget } => write!(
                 f,

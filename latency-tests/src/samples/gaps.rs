@@ -30,6 +30,26 @@ pub(super) fn of_row(
     Ok(gaps.into_iter().map(sample).collect())
 }
 
+/// The same where more than the hypervisor takes a pCPU from its guest, as the host's interrupts do under KVM: the gaps in which the
+/// pCPU left its guest by a kick, however many. The others are not Partita's.
+pub(super) fn of_host_row(
+    payload: &Events,
+    hypervisor: &Events,
+    target: u16,
+    row: Row,
+    wanted: u32,
+) -> Result<Vec<u64>, String> {
+    let gaps = payload::with_times(payload, Row::SmpCallGapSeen, wanted.saturating_add(SPARE_GAPS))?;
+    no_unrest(&gaps, hypervisor, target)?;
+    let kicks: Vec<u64> = hypervisor.of_ring(target).filter_map(kick).collect();
+    let seen: Vec<u64> = gaps
+        .iter()
+        .filter_map(|gap| gap_with(*gap, &kicks))
+        .map(|gap| if row == Row::SmpCallStolen { gap.after_exit } else { gap.ticks })
+        .collect();
+    if seen.is_empty() { Err(hypervisor.missing(row.name(), 0, wanted)) } else { Ok(seen) }
+}
+
 /// The gaps that the payload saw: the first `wanted` of them, but for one that was cut. Each must hold exactly one call that
 /// pCPU `target` served, and each call in their time must lie in one. For each gap the pCPU must have left its guest, and for
 /// nothing but kicks.
@@ -45,25 +65,35 @@ fn all(payload: &Events, hypervisor: &Events, target: u16, wanted: u32) -> Resul
         0 => problem,
         lost => format!("{problem}; {lost} frames were overwritten: a larger ring (trace.ring) would help"),
     })?;
+    no_unrest(&gaps, hypervisor, target)?;
+    // What a call's own record says is when it was noticed. Its pCPU may have been out of its guest by then.
+    let kicks: Vec<u64> = hypervisor.of_ring(target).filter_map(kick).collect();
+    let gap = |gap: (u64, u64)| {
+        gap_with(gap, &kicks).ok_or_else(|| {
+            let (from, to, lost) = (gap.0.saturating_sub(gap.1), gap.0, hypervisor.overwritten);
+            format!(
+                "the gap from {from} to {to} holds no exit by a kick of pCPU {target}; {lost} frames were overwritten"
+            )
+        })
+    };
+    gaps.into_iter().map(gap).collect()
+}
+
+/// A gap with the first of these kicks that lies in it, if one does.
+fn gap_with((to, ticks): (u64, u64), kicks: &[u64]) -> Option<Gap> {
+    let from = to.saturating_sub(ticks);
+    let exit = kicks.get(kicks.partition_point(|exit| *exit <= from)).filter(|exit| **exit <= to)?;
+    Some(Gap { ticks, after_exit: to - exit })
+}
+
+/// Looks whether the guest left its pCPU for nothing but kicks, from the first gap to the last.
+fn no_unrest(gaps: &[(u64, u64)], hypervisor: &Events, target: u16) -> Result<(), String> {
     if let (Some((since, _)), Some((until, _))) = (gaps.first(), gaps.last())
         && let Some((_, tsc, event)) = hypervisor.unrest(target, *since, *until)
     {
         return Err(format!("the polling guest had an exit at {tsc} that was no kick, {event:?}"));
     }
-    // What a call's own record says is when it was noticed. Its pCPU may have been out of its guest by then.
-    let kicks: Vec<u64> = hypervisor.of_ring(target).filter_map(kick).collect();
-    let gap = |(to, ticks): (u64, u64)| {
-        let from = to.saturating_sub(ticks);
-        let exit = kicks.get(kicks.partition_point(|exit| *exit <= from)).filter(|exit| **exit <= to);
-        let exit = exit.ok_or_else(|| {
-            let lost = hypervisor.overwritten;
-            format!(
-                "the gap from {from} to {to} holds no exit by a kick of pCPU {target}; {lost} frames were overwritten"
-            )
-        })?;
-        Ok(Gap { ticks, after_exit: to - exit })
-    };
-    gaps.into_iter().map(gap).collect()
+    Ok(())
 }
 
 /// When this exit was, if it was by a kick.
@@ -217,6 +247,25 @@ mod tests {
         assert!(error.contains("saw a gap from 1762 to 1839, but its pCPU served 0 SMP calls in it"), "{error}");
         let twice = [gap(0, 1100, 150), gap(1, 1950, 77), gap(2, 2950, 77), gap(3, 4100, 160), gap(4, 5100, 160)];
         assert!(of(&twice).unwrap_err().contains("the call that took it out of its guest at 3000 made no gap"));
+    }
+
+    #[test]
+    fn gaps_that_the_host_makes_are_not_partitas() {
+        // A gap without a call; one with two, as the host was there meanwhile; and a call that made none.
+        let gaps = with_spare(&[gap(0, 1100, 150), gap(1, 1500, 77), gap(2, 3100, 1200)]);
+        let of = |row, calls| of_host_row(&gaps, &events(calls), 1, row, 3);
+        assert_eq!(of(Row::SmpCallGapSeen, calls()), Ok(vec![150, 1200]));
+        assert_eq!(of(Row::SmpCallStolen, calls()), Ok(vec![100, 1100]));
+        assert!(
+            of_row(&gaps, &events(calls()), 1, Row::SmpCallGapSeen, 3).is_err(),
+            "which is an error in an emulator"
+        );
+        let none = of(Row::SmpCallGapSeen, Vec::new()).unwrap_err();
+        assert!(none.starts_with("0 of 3 samples of smp_call.gap_seen are there"), "{none}");
+        // What the hypervisor does is an error still.
+        let cpuid = (1, 1500, Event::Exit { reason: ExitReason::Cpuid, detail16: 0, ticks: 80, detail: 0 });
+        let error = of(Row::SmpCallGapSeen, [calls(), vec![cpuid]].concat()).unwrap_err();
+        assert!(error.starts_with("the polling guest had an exit at 1500 that was no kick"), "{error}");
     }
 
     #[test]

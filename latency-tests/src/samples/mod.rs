@@ -20,6 +20,7 @@ mod starts;
 
 use crate::systems::TARGET_VCPU;
 use events::Events;
+use partita_host::run_info::ClockName;
 use partita_host::trace::{Owner, Trace, TraceRegion};
 use partita_rows::row::Source;
 use partita_rows::{Group, Row};
@@ -40,8 +41,9 @@ pub fn of_row(trace: &Trace, row: Row, in_partition: bool, wanted: u32) -> Resul
     let (hypervisor, pcpus) = (Events::of(hypervisor_of(trace)?), pcpus_of(region)?);
     let target = target_of(&pcpus)?;
     match row.group() {
-        Group::Gap => gaps::of_row(&payload, &hypervisor, target, row, wanted),
-        Group::Quiet => quiet::of_row(&payload, &hypervisor, target, row),
+        Group::Gap if is_exact(trace) => gaps::of_row(&payload, &hypervisor, target, row, wanted),
+        Group::Gap => gaps::of_host_row(&payload, &hypervisor, target, row, wanted),
+        Group::Quiet => quiet::of_row(&payload, &hypervisor, target, row, is_exact(trace)),
         Group::Restart => starts::of_row(&hypervisor, target, row, wanted),
         Group::Broadcast => calls::of_row(&hypervisor, &pcpus, row, wanted),
         Group::Kick => calls::of_row(&hypervisor, &[target], row, wanted),
@@ -70,6 +72,11 @@ pub fn distribution(trace: &Trace, row: Row, in_partition: bool, wanted: u32) ->
         *counts.entry(value).or_insert(0) += count;
     }
     Ok(counts.into_iter().collect())
+}
+
+/// Whether time passed by instructions, so that nothing but the machine itself took any. A trace that does not tell is of hardware.
+pub(crate) fn is_exact(trace: &Trace) -> bool {
+    trace.run.as_ref().is_some_and(|run| run.clock == ClockName::Icount)
 }
 
 /// How often each pCPU left its guest, by reason, from the histograms that the hypervisor always keeps.

@@ -13,7 +13,7 @@ use partita_latency_tests::budgets::Budgets;
 use partita_latency_tests::compare::OldFile;
 use partita_latency_tests::extent::Extent;
 use partita_latency_tests::from_trace::figures_of;
-use partita_latency_tests::hardware::{Host, smi_line};
+use partita_latency_tests::hardware::{Host, HostFacts, smi_line};
 use partita_latency_tests::histogram::histograms;
 use partita_latency_tests::json_file::JsonFile;
 use partita_latency_tests::profile::{PathKind, Profile, measure};
@@ -179,18 +179,19 @@ impl Bench {
         };
         let host = Host::default();
         let is_kvm = machine == MachineKind::Kvm;
-        if is_kvm {
-            host.warnings().iter().for_each(|warning| warn(format_args!("{warning}")));
-        }
+        let warnings = if is_kvm { host.warnings() } else { Vec::new() };
+        warnings.iter().for_each(|warning| warn(format_args!("{warning}")));
         let smis = host.smis();
-        let file = match partita_latency_tests::run(&options) {
+        let mut file = match partita_latency_tests::run(&options) {
             Ok(file) => file,
             Err(error) => return Ok(Err(error)),
         };
         if !is_kvm {
             return Ok(Ok(Measured { machine, file, dir }));
         }
-        say(format_args!("{}", smi_line(&smis, &host.smis())));
+        let smis_after = host.smis();
+        say(format_args!("{}", smi_line(&smis, &smis_after)));
+        file.host = Some(HostFacts::new(warnings, &smis, &smis_after));
         let tsc_hz = Trace::load(&dir.join("partita-exit"))?.tsc_hz;
         if tsc_hz.is_none() {
             note(format_args!("the hypervisor's trace does not tell the frequency of the TSC: figures are in ticks"));
