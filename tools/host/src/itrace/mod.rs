@@ -17,3 +17,6 @@ pub use cost::{Cost, cost};
 pub use log::{Executed, ExecutionLog};
 pub use paths::{Path, PathEnd, paths};
 pub use program::{Logged, Program, ProgramError};
+
+/// How many bytes QEMU's log of instructions may have: some thirteen million of them. The boots behind the rows leave 80 MiB at most.
+pub(crate) const LOG_MAX: u64 = 1 << 30;

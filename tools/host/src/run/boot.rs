@@ -6,6 +6,7 @@ use crate::emulator::{
     Attached, AttachedDevice, Console, Emulator, Ended, InstructionLog, Launch, MachineSpec, Remains, Supervised,
     Supervision, Unfinished, read_lossy, supervise_typing,
 };
+use crate::itrace::debugger::{Log, LogError, log_from};
 use crate::outcome::{Evidence, RunOutcome, judge};
 use crate::run_dir::{DEBUG_PORT_FILE, ELF_DIR, INSTRUCTION_LOG, ISO_FILE, RAM_FILE, RunDir, TRACE_FILE, WITNESS_LOG};
 use crate::run_info::{RUN_FILE, RunInfo};
@@ -88,10 +89,11 @@ pub(super) fn boot(
         quiet: options.quiet,
         ignores_sigterm: emulator.ignores_sigterm(),
     };
+    let limited_log = Log { path: &instruction_log, max: itrace::LOG_MAX };
     let (supervised, logging) = std::thread::scope(|scope| {
         let debugger = logged
             .as_ref()
-            .map(|logged| scope.spawn(|| itrace::debugger::log_from(&socket, &logged.entries, options.timeout)));
+            .map(|logged| scope.spawn(|| log_from(&socket, &logged.entries, limited_log, options.timeout)));
         (supervise_typing(command, supervision, &keyboards), debugger.map(|thread| thread.join()))
     });
     let Supervised { ended, unfinished } = supervised.with_context(|| format!("cannot run {}", emulator.name()))?;
@@ -125,12 +127,6 @@ pub(super) fn boot(
             Unfinished::Dialogue(unspoken) => RunOutcome::DialogueUnfinished { unspoken, outcome },
         }
     });
-    // What became of the run says more than that it was not logged.
-    if outcome.is_success()
-        && let Some(Ok(result)) = logging
-    {
-        result.context("cannot log instructions")?;
-    }
     let is_whole = damage.is_empty();
     let outcome = match summary_of(&damage) {
         Some(damage) => RunOutcome::StreamDamaged { damage, outcome: Box::new(outcome) },
@@ -152,6 +148,13 @@ pub(super) fn boot(
         if is_whole {
             remove(&dir.file(DEBUG_PORT_FILE))?;
         }
+    }
+    match logging {
+        // What became of the run is this.
+        Some(Ok(Err(error @ LogError::TooLong { .. }))) => return Err(error.into()),
+        // What became of the run says more than that it was not logged.
+        Some(Ok(result)) if outcome.is_success() => result.context("cannot log instructions")?,
+        _ => {}
     }
     let saved = saved?;
     let witness = witness_log.map(|log| (witness::of_run(dir.path()), log));
