@@ -5,7 +5,7 @@ use partita_host::run::{RunOptions, run_system};
 use partita_host::trace::Trace;
 use partita_latency_tests::boot::{Boot, Place, rows_of};
 use partita_latency_tests::budgets::Budgets;
-use partita_latency_tests::extent::Extent;
+use partita_latency_tests::extent::{Extent, overshoot};
 use partita_latency_tests::samples::distribution;
 use partita_latency_tests::systems::system;
 use partita_latency_tests::{BenchFile, Figures, Images, QUICK_SAMPLES, SuiteOptions, run, run_some};
@@ -133,8 +133,7 @@ fn a_million_periods_are_as_on_the_bare_machine() {
     let all_but_max = |figures: Figures| Figures { max: 0, ..figures };
     assert_eq!(all_but_max(partita), all_but_max(bare));
     assert_eq!(partita.count, if is_long() { 1_000_000 } else { u64::from(QUICK_SAMPLES) });
-    // On a busy host, QEMU's clock overshoots in single ones of a million, on the bare machine, too (docs/latency.md).
-    let overshoot = if is_long() && machine == MachineKind::Qemu { 16 } else { 0 };
+    let overshoot = overshoot(&machine.result_name(), Row::TimerPeriodic200us.name(), partita.count);
     for figures in [partita, bare] {
         assert!(figures.p999 == figures.min && figures.max <= figures.min + overshoot, "{row:?}");
     }

@@ -13,6 +13,7 @@ mod tests;
 pub use excess::{Excess, Loose};
 pub use lowest::Lowest;
 
+use crate::extent::overshoot;
 use crate::figures::{BenchFile, RowFigures, Unit};
 use limit::{Bare, Limit, RowName, Thousandths};
 use partita_host::cargo_build;
@@ -120,8 +121,13 @@ impl Budgets {
         let not_as_bare = self.bare.equal.iter().filter_map(|name| {
             let RowFigures { partita, bare, .. } = of(name)?;
             let four = |f: &crate::Figures| [f.min, f.p50, f.p99, f.max];
+            let overshoot = overshoot(&file.machine, &name.0, partita.count);
             let (partita, bare) = (four(partita), bare.as_ref().map(four));
-            (bare != Some(partita)).then_some(Excess::NotAsBare { row: name.0.clone(), partita, bare })
+            let is_as = |bare: [u64; 4]| {
+                let ([bare @ .., bare_max], [partita @ .., max]) = (bare, partita);
+                bare == partita && bare_max.abs_diff(max) <= overshoot
+            };
+            (!bare.is_some_and(is_as)).then_some(Excess::NotAsBare { row: name.0.clone(), partita, bare })
         });
         too_long.chain(too_slow).chain(too_many_times).chain(not_as_bare).collect()
     }

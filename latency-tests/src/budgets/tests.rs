@@ -92,6 +92,13 @@ fn a_ratio_of_medians_is_checked_exactly() {
 fn faster_than_bare_is_not_equal_to_bare() {
     let budgets = Budgets::parse("[bare]\nequal = [\"timer.oneshot_1ms_hlt\"]").unwrap();
     assert_eq!(budgets.check(&file(11, 10)).len(), 1);
+    let late = |count, max| {
+        let mut file = file(16, 16);
+        let periodic = file.rows.iter_mut().find(|row| row.name == "timer.periodic_200us").unwrap();
+        (periodic.partita.count, periodic.partita.max) = (count, max);
+        Budgets::parse("[bare]\nequal = [\"timer.periodic_200us\"]").unwrap().check(&file).len()
+    };
+    assert_eq!((late(1_000_000, 32), late(1_000_000, 33), late(2000, 17)), (0, 1, 1), "a long run may overshoot");
     let unmeasured = Budgets::parse("[bare]\nequal = [\"exit.hypercall\"]").unwrap();
     assert!(unmeasured.check(&file(1, 1))[0].to_string().contains("there are none"));
 }
