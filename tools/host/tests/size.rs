@@ -1,7 +1,7 @@
 //! How much the hypervisor takes: its image, its code, and the memory that it keeps for itself.
 
 use partita_host::cargo_build;
-use partita_host::size::{RAM_MAX, Sections, TEXT_MAX, measure_memory, unsafe_lines};
+use partita_host::size::{RAM_MAX, Sections, TEXT_MAX, measure_memory, references_astray, unsafe_lines};
 
 /// Most bytes of the image's PT_LOAD segments, in memory.
 const IMAGE_MAX: u64 = 512 << 10;
@@ -23,10 +23,10 @@ fn the_hypervisor_stays_small() {
 #[ignore = "builds the hypervisor; ci/test.sh runs it"]
 fn nothing_calls_code_that_is_unmapped() {
     let elf = std::fs::read(cargo_build::hypervisor().unwrap()).unwrap();
-    let calls = Sections::calls_astray(&elf).unwrap();
+    let astray = references_astray(&elf).unwrap();
     assert!(
-        calls.is_empty(),
-        "put the callers into the callees' section, or the callees out of it (hv/hv.ld): {calls:#?}"
+        astray.is_empty(),
+        "put the users into the targets' section, or the targets out of it (hv/hv.ld): {astray:#?}"
     );
 }
 

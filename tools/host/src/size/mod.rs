@@ -1,8 +1,10 @@
 //! How much the hypervisor takes: its sections, the memory that it keeps, and its lines of `unsafe`.
 
+mod astray;
 mod sections;
 mod unsafe_lines;
 
+pub use astray::{Astray, references_astray};
 pub use sections::Sections;
 pub use unsafe_lines::{UnsafeLines, unsafe_lines};
 
