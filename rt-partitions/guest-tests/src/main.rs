@@ -5,6 +5,7 @@
 #![no_std]
 #![no_main]
 
+mod boundaries;
 mod bursts;
 mod catch;
 mod claims;
@@ -46,7 +47,7 @@ partita_rt::payload!("guest-tests", run);
 
 type Test = fn(&Machine) -> Result<(), Error>;
 
-const COUNT: usize = 36;
+const COUNT: usize = 37;
 const NAMES: &[&str; COUNT] = &[
     "cpu",
     "smp",
@@ -84,6 +85,7 @@ const NAMES: &[&str; COUNT] = &[
     "bursts_at_exits",
     "exit_storm",
     "bursts_at_starts",
+    "boundaries",
 ];
 /// In the order of [`NAMES`].
 const TESTS: &[Test; COUNT] = &[
@@ -123,6 +125,7 @@ const TESTS: &[Test; COUNT] = &[
     bursts::exits,
     leave::storm,
     bursts::starts,
+    boundaries::test,
 ];
 
 /// The options of all tests.

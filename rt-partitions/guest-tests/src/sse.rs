@@ -20,16 +20,9 @@ struct Registers([u8; LEN]);
 
 static KEPT: AtomicU64 = AtomicU64::new(0);
 
-/// Fills this CPU's registers, leaves the guest often, and tells whether they are as before.
-pub(crate) fn keeps() -> bool {
-    let mut before = Registers([0; LEN]);
-    let seed = rdtsc();
-    for (index, byte) in before.0.iter_mut().enumerate() {
-        *byte = (seed >> (index % 8 * 8)) as u8 ^ (index as u8).wrapping_mul(37);
-    }
-    let mut after = Registers([0; LEN]);
-    // SAFETY: switches SSE on, which no other code uses; loads, keeps and stores the registers. A hypercall with this number
-    // does nothing, and the port has no effect.
+/// Switches SSE on, which no other code uses.
+pub(crate) fn switch_on() {
+    // SAFETY: only code that is asked to uses the registers.
     unsafe {
         asm!(
             "mov rax, cr0",
@@ -42,6 +35,20 @@ pub(crate) fn keeps() -> bool {
             not_emulate = const !CR0_EMULATE as i64, monitor = const CR0_MONITOR, sse = const CR4_SSE,
             out("rax") _, options(nostack),
         );
+    }
+}
+
+/// Fills this CPU's registers, leaves the guest often, and tells whether they are as before.
+pub(crate) fn keeps() -> bool {
+    let mut before = Registers([0; LEN]);
+    let seed = rdtsc();
+    for (index, byte) in before.0.iter_mut().enumerate() {
+        *byte = (seed >> (index % 8 * 8)) as u8 ^ (index as u8).wrapping_mul(37);
+    }
+    let mut after = Registers([0; LEN]);
+    switch_on();
+    // SAFETY: loads, keeps and stores the registers. A hypercall with this number does nothing, and the port has no effect.
+    unsafe {
         asm!(
             "movdqa xmm0, [rsi]", "movdqa xmm1, [rsi + 16]", "movdqa xmm2, [rsi + 32]", "movdqa xmm3, [rsi + 48]",
             "movdqa xmm4, [rsi + 64]", "movdqa xmm5, [rsi + 80]", "movdqa xmm6, [rsi + 96]", "movdqa xmm7, [rsi + 112]",

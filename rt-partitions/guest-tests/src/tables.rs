@@ -5,12 +5,25 @@ use core::cell::UnsafeCell;
 
 use crate::peer::CPUS;
 
+/// Selector of the kernel's code.
+pub(crate) const KERNEL_CODE: u64 = 0x08;
+/// Selector of the kernel's data.
+pub(crate) const KERNEL_DATA: u64 = 0x10;
 /// Selector of user data.
 pub(crate) const USER_DATA: u64 = 0x18 | 3;
 /// Selector of user code.
 pub(crate) const USER_CODE: u64 = 0x20 | 3;
+/// Selector of 32-bit code of the kernel.
+pub(crate) const KERNEL_CODE_32: u64 = 0x38;
+/// Selector of 16-bit code of the kernel, which is where [`set_code_16`] says.
+pub(crate) const KERNEL_CODE_16: u64 = 0x40;
+/// Selector of 32-bit user code.
+pub(crate) const USER_CODE_32: u64 = 0x48 | 3;
 const TASK: u16 = 0x28;
 const STACK_LEN: usize = 4096;
+/// Words of the descriptor table.
+const DESCRIPTORS: usize = 10;
+const CODE_16: u64 = 0x0000_9B00_0000_FFFF;
 /// Offsets in a 64-bit task state segment (APM vol. 2 section 12.2.5), in words of four bytes.
 const RSP0: usize = 1;
 const IST1: usize = 9;
@@ -22,7 +35,7 @@ const AVAILABLE_TASK: u64 = 0x89 << 40;
 
 #[repr(C, align(64))]
 struct Tables {
-    gdt: [u64; 7],
+    gdt: [u64; DESCRIPTORS],
     task: [u32; TASK_WORDS],
     nmi_stack: [u8; STACK_LEN],
     kernel_stack: [u8; STACK_LEN],
@@ -35,7 +48,7 @@ unsafe impl Sync for Own {}
 
 static OWN: [Own; CPUS] = [const {
     Own(UnsafeCell::new(Tables {
-        gdt: [0; 7],
+        gdt: [0; DESCRIPTORS],
         task: [0; TASK_WORDS],
         nmi_stack: [0; STACK_LEN],
         kernel_stack: [0; STACK_LEN],
@@ -63,6 +76,9 @@ pub(crate) fn load(index: usize) {
         0x00AF_FB00_0000_FFFF,
         TASK_LIMIT | (base & 0xFF_FFFF) << 16 | AVAILABLE_TASK | (base >> 24 & 0xFF) << 56,
         base >> 32,
+        0x00CF_9B00_0000_FFFF,
+        CODE_16,
+        0x00CF_FB00_0000_FFFF,
     ];
     let mut stack = |word: usize, top: u64| {
         for (place, half) in tables.task.iter_mut().skip(word).zip([top as u32, (top >> 32) as u32]) {
@@ -76,6 +92,16 @@ pub(crate) fn load(index: usize) {
     let pointer = Pointer { limit: (size_of_val(&tables.gdt) - 1) as u16, base: (&raw const tables.gdt) as u64 };
     // SAFETY: the kernel's selectors mean what they meant before; the task state is complete.
     unsafe { asm!("lgdt [{}]", "ltr {:x}", in(reg) &raw const pointer, in(reg) TASK) };
+}
+
+/// Where the kernel's 16-bit code begins on the CPU that executes this: below 4 GiB.
+pub(crate) fn set_code_16(base: u64) {
+    let mut pointer = Pointer { limit: 0, base: 0 };
+    // SAFETY: stores ten bytes.
+    unsafe { asm!("sgdt [{}]", in(reg) &raw mut pointer, options(nostack, preserves_flags)) };
+    let descriptor = CODE_16 | (base & 0xFF_FFFF) << 16 | (base >> 24 & 0xFF) << 56;
+    // SAFETY: the table is the one of `load`, which has this descriptor; nobody uses it now.
+    unsafe { ((pointer.base + KERNEL_CODE_16) as *mut u64).write_volatile(descriptor) };
 }
 
 /// Whether `address` lies in the NMI stack of a CPU.

@@ -82,6 +82,15 @@ pub(crate) struct Trap {
 
 const NO_TRAP: Trap = Trap { vector: NOTHING, error: 0, rip: 0, rflags: 0, cs: 0, stack: 0, cr2: 0, dr6: 0 };
 
+/// Registers that an exception found.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Interrupted {
+    /// R15 to R8, RDI, RSI, RBP, RBX, RDX, RCX, RAX.
+    pub(crate) registers: [u64; 15],
+    /// RSP.
+    pub(crate) rsp: u64,
+}
+
 /// What the stubs leave on the stack.
 #[derive(Debug)]
 #[repr(C)]
@@ -110,6 +119,8 @@ struct Own<T>(UnsafeCell<T>);
 unsafe impl<T> Sync for Own<T> {}
 
 static TRAPS: Own<[Trap; NOTES]> = Own(UnsafeCell::new([NO_TRAP; NOTES]));
+/// What the last exception found.
+static INTERRUPTED: Own<Interrupted> = Own(UnsafeCell::new(Interrupted { registers: [0; 15], rsp: 0 }));
 static TABLE: Own<[[u64; 2]; 256]> = Own(UnsafeCell::new([[0; 2]; 256]));
 static BEFORE: Own<Pointer> = Own(UnsafeCell::new(Pointer { limit: 0, base: 0 }));
 
@@ -208,6 +219,8 @@ extern "C" fn trapped(frame: &mut Frame) {
     if let Some(note) = unsafe { &mut *TRAPS.0.get() }.get_mut(index) {
         *note = trap;
     }
+    // SAFETY: likewise.
+    unsafe { *INTERRUPTED.0.get() = Interrupted { registers: frame.registers, rsp: frame.rsp } };
     if frame.vector == DEBUG {
         // SAFETY: the CPU sets its bits and never clears them.
         unsafe { asm!("mov dr6, {}", in(reg) DR6_CLEAR, options(nomem, nostack, preserves_flags)) };
@@ -292,6 +305,12 @@ pub(crate) fn get(index: usize) -> Trap {
     }
     // SAFETY: this CPU's alone, and none of its exceptions is under way.
     unsafe { &*TRAPS.0.get() }.get(index).copied().unwrap_or(NO_TRAP)
+}
+
+/// What the last exception found.
+pub(crate) fn interrupted() -> Interrupted {
+    // SAFETY: this CPU's alone, and none of its exceptions is under way.
+    unsafe { *INTERRUPTED.0.get() }
 }
 
 /// What became of a trial: the last exception.

@@ -1,8 +1,11 @@
 //! All of the CPU that the policy does not withhold works in a guest, on its first vCPU and on its second.
 
 use crate::guests::{PCPUS, assert_refused, by_machine, exits, guest, refusals};
-use crate::system::{Left, machine, uses_vmx};
+use crate::system::{Left, is_long, load, machine, options, run, uses_vmx};
+use partita_host::cargo_build;
 use partita_host::emulator::{Clock, MachineKind};
+use partita_host::outcome::RunOutcome;
+use partita_host::run::{BareRun, run_bare};
 use partita_trace::names::ExitReason;
 use partita_trace::names::PolicyKind::Instruction;
 
@@ -97,4 +100,66 @@ fn features_are_there_as_shown() {
     assert!(refused.iter().all(|(kind, ..)| *kind == Instruction), "{refused:?}");
     // And on the second.
     assert_refused(&left, 2 * refused.len(), 0);
+}
+
+/// Claims about what is behind an instruction. SVM tells of few where they end, prefixes included; Bochs' CPU with it has less.
+fn boundary_claims() -> usize {
+    by_machine(709, 760, 709)
+}
+
+/// User code's hypercalls and, where the CPU has not asked for the privilege level itself, WBINVD and INVD.
+fn refused_to_user_code() -> usize {
+    by_machine(6, 4, 2)
+}
+
+#[test]
+#[ignore = "boots an emulator"]
+fn what_exits_ends_as_on_a_cpu_by_instruction_count() {
+    let left = guest("boundaries", Clock::Icount, 2000, boundary_claims());
+    assert_refused(&left, refused_to_user_code(), 0);
+    assert!(exits(&left, ExitReason::Kick) > 10, "kicks came in between");
+}
+
+/// Bochs takes ten seconds for each of the others, which the long form has.
+fn is_for_the_long_form() -> bool {
+    machine() != MachineKind::Qemu && !is_long()
+}
+
+/// The same of the other path out of a guest and back.
+#[test]
+#[ignore = "boots an emulator"]
+fn exits_without_a_trace_end_likewise_by_instruction_count() {
+    if is_for_the_long_form() {
+        return;
+    }
+    let changes = [("test=cpu", "test=boundaries"), ("[[partition]]", "[trace]\nexits = false\n\n[[partition]]")];
+    let left = run(&load("guest.toml", &changes), Clock::Icount, 120);
+    assert_eq!(left.outcome, RunOutcome::Success, "{}", left.consoles());
+    left.assert_claims("guest", boundary_claims());
+    assert_refused(&left, refused_to_user_code(), 0);
+    assert_eq!(exits(&left, ExitReason::Cpuid), 0);
+}
+
+/// The test of the test.
+#[test]
+#[ignore = "boots an emulator"]
+fn a_cpu_ends_instructions_likewise_by_instruction_count() {
+    if is_for_the_long_form() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let kernel = cargo_build::payload("guest-tests").unwrap();
+    let bare = BareRun {
+        kernel: &kernel,
+        module: None,
+        cmdline: "test=boundaries",
+        pcpus: 2,
+        memory: 128 << 20,
+        has_end_marker: true,
+    };
+    let report = run_bare(&bare, &options(Clock::Icount, 60, dir.path())).unwrap();
+    let console = std::fs::read_to_string(report.dir.join("payload.log")).unwrap_or_default();
+    assert_eq!(report.outcome, RunOutcome::Success, "{console}");
+    let held = console.lines().filter(|line| line.starts_with("ok ")).count();
+    assert!(held > 400, "{held} claims hold\n{console}");
 }
