@@ -2,6 +2,7 @@
 
 use super::say;
 use clap::Args;
+use clap::builder::PossibleValuesParser;
 use partita_host::cargo_build;
 use partita_host::outcome::EXIT_OK;
 use partita_latency_tests::costs;
@@ -22,6 +23,9 @@ pub(crate) struct Costs {
     /// Directory for logs and traces of all boots [default: target/partita/costs in the repository]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
+    /// Print the instructions of this kind of exit, too
+    #[arg(long, value_name = "EXIT", value_parser = PossibleValuesParser::new(costs::listed_kinds()))]
+    listing: Option<String>,
 }
 
 impl Costs {
@@ -39,6 +43,12 @@ impl Costs {
             }
         };
         say(format_args!("{}", costs::table(&costs).trim_fmt()));
+        if let Some(name) = &self.listing {
+            let Some(text) = costs::listing_of(&costs, name) else {
+                anyhow::bail!("no {name} was among the exits of the boots, which are in {}", out_dir.display());
+            };
+            say(format_args!("\n{}", text.trim_end()));
+        }
         Ok(EXIT_OK)
     }
 }

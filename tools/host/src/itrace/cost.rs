@@ -1,8 +1,8 @@
 //! What a path costs on hardware beside its instructions: counted, not timed.
 
 use iced_x86::{
-    Code, Decoder, DecoderOptions, FlowControl, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind,
-    Register,
+    Code, Decoder, DecoderOptions, FlowControl, Formatter, Instruction, InstructionInfoFactory, IntelFormatter,
+    Mnemonic, OpAccess, OpKind, Register,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -70,6 +70,21 @@ pub fn cost<'p>(bytes: impl Fn(u64, usize) -> &'p [u8], addresses: &[u64]) -> Co
     }
     cost.lines = places.lines.len();
     cost
+}
+
+/// These instructions in words, as assemblers for Intel's syntax take them. `bytes` is as for [`cost`].
+pub fn listing<'p>(bytes: impl Fn(u64, usize) -> &'p [u8], addresses: &[u64]) -> Vec<String> {
+    let mut formatter = IntelFormatter::new();
+    let options = formatter.options_mut();
+    options.set_hex_prefix("0x");
+    options.set_hex_suffix("");
+    options.set_space_after_operand_separator(true);
+    let words = |&address: &u64| {
+        let mut text = String::new();
+        formatter.format(&decode(bytes(address, INSTRUCTION_MAX), address), &mut text);
+        text
+    };
+    addresses.iter().map(words).collect()
 }
 
 fn decode(bytes: &[u8], address: u64) -> Instruction {

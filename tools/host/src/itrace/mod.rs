@@ -5,7 +5,7 @@
 //! - [`ExecutionLog`]: what QEMU logged.
 //! - [`Program`]: the ELF file: the function of an address, and the few instructions that end a path.
 //! - [`paths`]: the instructions from an exit of a guest to the next entry, and from a pCPU's wake-up to its next halt.
-//! - [`cost`]: what a path costs on hardware beside its instructions.
+//! - [`cost`]: what a path costs on hardware beside its instructions; [`listing`]: the path in words.
 
 mod cost;
 pub(crate) mod debugger;
@@ -13,7 +13,7 @@ mod log;
 mod paths;
 mod program;
 
-pub use cost::{Cost, cost};
+pub use cost::{Cost, cost, listing};
 pub use log::{Executed, ExecutionLog};
 pub use paths::{Path, PathEnd, paths};
 pub use program::{Logged, Program, ProgramError};
