@@ -73,7 +73,7 @@ vmx_short+='|^flood::.*_by_instruction_count|^together::.*_by_instruction_count'
 vmx_short+='|^lateness::'
 vmx_short+='|^hostile::survivors::(a_storm_of_(exits_is_not_noticed|resets).*_by_instruction_count|no_privileged)'
 vmx_short+='|^hostile::modes::(nmis_change|no_older)|^hostile::lives::(the_local_apic|no_end|random.*_by_instruction_count)'
-svm_short='^guests::(a_vcpu_looks|nmis_are)|^cpu::every_mode|^kicks::none_of_two_in_a_burst|^ends::(a_triple_fault|interrupts_that)'
+svm_short='^guests::(a_vcpu_looks|nmis_are)|^cpu::(every_mode|what_exits)|^kicks::none_of_two_in_a_burst|^ends::(a_triple_fault|interrupts_that)'
 
 # Why a test cannot run in Bochs, if so.
 not_in_bochs() { # MACHINE NAME

@@ -8,10 +8,11 @@
 use core::mem::offset_of;
 
 use crate::event::Event;
-use crate::histogram::{Cells, HISTOGRAM_LEN, HistogramId, SUB_BITS};
+use crate::histogram::{Cells, HistogramId, SUB_BITS};
 use crate::names::ExitReason;
 use crate::ring::{RING_HEAD_LEN, RingHead, Slot};
 
+pub use crate::histogram::HISTOGRAM_LEN;
 pub use crate::ring::SLOT_LEN;
 
 /// A ring, as assembly knows it.

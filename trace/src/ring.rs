@@ -328,9 +328,9 @@ impl Writer<'_> {
         self.put(encoded.kind_arg, tsc, encoded.a, encoded.b);
     }
 
-    /// Records one slot.
+    /// Records one slot, of an event that is encoded already.
     #[inline(always)]
-    fn put(&mut self, kind_arg: u32, tsc: u64, a: u64, b: u64) {
+    pub fn put(&mut self, kind_arg: u32, tsc: u64, a: u64, b: u64) {
         let place = self.place;
         let position = place.begin();
         place.fill(position, kind_arg, [tsc, a, b]);

@@ -74,24 +74,26 @@ impl PartitionLife {
         self.change(LOADING, RUNNING)
     }
 
-    /// It ends itself with a status. `false` if it is not running, as when another of its vCPUs was first.
-    pub fn finish(&self, status: u64) -> bool {
-        self.change(RUNNING, ENDING) && self.publish(ENDED, 0, status)
+    /// It ends itself with a status. `false` if it is not running, as when another of its vCPUs was first. The winner calls `note`
+    /// before anyone can see the end, so that what it notes of it is there for whoever does.
+    pub fn finish(&self, status: u64, note: impl FnOnce()) -> bool {
+        self.change(RUNNING, ENDING) && self.publish(ENDED, 0, status, note)
     }
 
-    /// The hypervisor stops it. `false` if it is over already.
-    pub fn stop(&self, cause: u16, detail: u64) -> bool {
+    /// The hypervisor stops it. `false` if it is over already. `note` is as for [`Self::finish`].
+    pub fn stop(&self, cause: u16, detail: u64, note: impl FnOnce()) -> bool {
         // One of the two orders finds it, unless it is over: it never goes back from running to loading.
         let won = self.change(LOADING, ENDING) || self.change(RUNNING, ENDING);
-        won && self.publish(STOPPED, cause, detail)
+        won && self.publish(STOPPED, cause, detail, note)
     }
 
     /// It was stopped, and the reason is another one now. `false` if it was not stopped.
     pub fn restate(&self, cause: u16, detail: u64) -> bool {
-        self.change(STOPPED, ENDING) && self.publish(STOPPED, cause, detail)
+        self.change(STOPPED, ENDING) && self.publish(STOPPED, cause, detail, || ())
     }
 
-    fn publish(&self, phase: u8, cause: u16, word: u64) -> bool {
+    fn publish(&self, phase: u8, cause: u16, word: u64, note: impl FnOnce()) -> bool {
+        note();
         self.cause.store(u32::from(cause), Ordering::Relaxed);
         self.word.store(word, Ordering::Relaxed);
         // Release: who sees the end sees its cause. Only the winner leaves `ENDING`.
@@ -208,6 +210,7 @@ pub fn verdict(partitions: impl IntoIterator<Item = (Expectation, PartitionState
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
+    use std::cell::Cell;
     use std::sync::Barrier;
 
     const DONE: PartitionState = PartitionState::Ended(0);
@@ -220,17 +223,17 @@ mod tests {
     fn a_partition_lives_from_loading_to_its_end_and_again() {
         let life = PartitionLife::new();
         assert_eq!(life.state(), Loading);
-        assert!(!life.finish(0) && !life.reload() && !life.is_running());
+        assert!(!life.finish(0, || ()) && !life.reload() && !life.is_running());
         assert!(life.begin() && !life.begin());
         assert_eq!(life.state(), Running);
         assert!(life.is_running() && !life.reload());
-        assert!(life.finish(17));
+        assert!(life.finish(17, || ()));
         assert!(!life.is_running() && !life.begin());
         assert_eq!(life.state(), BAD);
         assert!(life.reload());
         assert_eq!(life.state(), Loading);
         assert!(!life.restate(4, 5), "one that is not stopped");
-        assert!(life.stop(3, 0xFEE0_0000), "a partition that cannot be loaded can be stopped");
+        assert!(life.stop(3, 0xFEE0_0000, || ()), "a partition that cannot be loaded can be stopped");
         assert_eq!(life.state(), STOPPED);
         assert!(life.restate(4, 5));
         assert_eq!(life.state(), PartitionState::Stopped { cause: 4, detail: 5 });
@@ -239,9 +242,23 @@ mod tests {
     #[test]
     fn the_first_end_stays() {
         let life = PartitionLife::new();
-        assert!(life.begin() && life.stop(3, 0xFEE0_0000));
-        assert!(!life.finish(0) && !life.stop(4, 5));
+        assert!(life.begin() && life.stop(3, 0xFEE0_0000, || ()));
+        assert!(!life.finish(0, || ()) && !life.stop(4, 5, || ()));
         assert_eq!(life.state(), STOPPED);
+    }
+
+    #[test]
+    fn the_winner_notes_before_its_end_shows_and_a_loser_does_not() {
+        let (life, notes) = (PartitionLife::new(), Cell::new(0));
+        let note = || {
+            assert!(!life.state().is_over(), "nobody sees the end yet");
+            notes.set(notes.get() + 1);
+        };
+        assert!(!life.finish(1, note) && notes.get() == 0, "one that is loading");
+        assert!(life.begin() && life.finish(17, note) && notes.get() == 1);
+        assert!(!life.finish(0, note) && !life.stop(4, 5, note) && notes.get() == 1, "one that has ended");
+        assert!(life.reload() && life.stop(3, 0xFEE0_0000, note) && notes.get() == 2);
+        assert!(!life.finish(0, note) && !life.stop(4, 5, note) && notes.get() == 2, "one that was stopped");
     }
 
     #[test]
@@ -255,7 +272,7 @@ mod tests {
                         let (life, start) = (&life, &start);
                         scope.spawn(move || {
                             start.wait();
-                            life.stop(n, u64::from(n) << 32).then_some(n)
+                            life.stop(n, u64::from(n) << 32, || ()).then_some(n)
                         })
                     })
                     .collect();

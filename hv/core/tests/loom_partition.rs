@@ -14,26 +14,32 @@ use partita_core::loading::{Loading, Outcome};
 use partita_core::partition::{PartitionLife, PartitionState};
 
 /// Two vCPUs end a partition at once while the housekeeping core looks: one wins, and whoever sees the end sees the
-/// winner's cause and detail.
+/// winner's cause and detail, and what the winner noted before; the loser notes nothing.
 #[test]
 fn one_end_wins_and_is_seen_whole() {
     loom::model(|| {
-        let life = Arc::new(PartitionLife::new());
-        assert!(life.begin());
+        let shared = Arc::new((PartitionLife::new(), [AtomicBool::new(false), AtomicBool::new(false)]));
+        assert!(shared.0.begin());
         let finisher = {
-            let life = life.clone();
-            thread::spawn(move || life.finish(7))
+            let shared = shared.clone();
+            thread::spawn(move || shared.0.finish(7, || shared.1[0].store(true, Ordering::Relaxed)))
         };
         let stopper = {
-            let life = life.clone();
-            thread::spawn(move || life.stop(3, 9))
+            let shared = shared.clone();
+            thread::spawn(move || shared.0.stop(3, 9, || shared.1[1].store(true, Ordering::Relaxed)))
         };
+        let (life, notes) = &*shared;
+        let noted = || [0, 1].map(|end: usize| notes[end].load(Ordering::Relaxed));
         let ends = [PartitionState::Ended(7), PartitionState::Stopped { cause: 3, detail: 9 }];
         let seen = life.state();
-        assert!(seen == PartitionState::Running || ends.contains(&seen), "{seen:?}");
+        match ends.iter().position(|end| *end == seen) {
+            Some(end) => assert_eq!(noted(), [end == 0, end == 1], "who sees {seen:?} sees its note"),
+            None => assert_eq!(seen, PartitionState::Running),
+        }
         let (finished, stopped) = (finisher.join().unwrap(), stopper.join().unwrap());
         assert!(finished != stopped);
         assert_eq!(life.state(), ends[usize::from(stopped)]);
+        assert_eq!(noted(), [finished, stopped], "only the winner notes");
     });
 }
 

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use loom::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use loom::thread;
 use loom_model::{
-    KICKS, NEVER, ONE_TURN, PREPARED, Storage, add, after, calls_left_run_nothing, check, expect, expect_answer, ran,
+    KICKS, NEVER, ONE_TURN, Storage, add, after, calls_left_run_nothing, check, expect, expect_answer, ran,
 };
 use partita_core::arch::PcpuId;
 use partita_core::pcpu_set::PcpuSet;

@@ -95,6 +95,62 @@ pub fn cpuid(leaf: u32, subleaf: u32, host: Registers, cr4: u64, context: &Cpuid
     }
 }
 
+/// The answers that do not change while a partition runs, to be looked up instead of asked the hardware for, which serialises: to
+/// leaves 0 to 0x1F and 0x8000_0000 to 0x8000_001F. Valid on the pCPU on which they were collected.
+#[derive(Clone, Debug)]
+pub struct Answers {
+    registers: [Registers; ANSWERS],
+    /// A bit for each that is there.
+    known: u64,
+}
+
+const ANSWERS: usize = 64;
+const LEAF_FEATURES: u32 = 1;
+
+impl Answers {
+    /// None: all are to be asked for.
+    pub const fn none() -> Self {
+        Self { registers: [ZERO; ANSWERS], known: 0 }
+    }
+
+    /// Collects them. `host` is the hardware's CPUID, subleaf 0, of this pCPU.
+    pub fn collect(&mut self, host: impl Fn(u32) -> Registers, context: &CpuidContext) {
+        self.known = 0;
+        for (at, registers) in (0..).zip(&mut self.registers) {
+            let leaf = at & 0x1F | (at & 0x20) << 26;
+            if is_fixed(leaf) && (leaf != LEAF_FEATURES || context.host_max_basic >= LEAF_FEATURES) {
+                *registers = cpuid(leaf, 0, host(leaf), 0, context);
+                self.known |= 1 << at;
+            }
+        }
+    }
+
+    /// What [`cpuid`] gives, if it is here. `cr4` reads the guest's CR4.
+    #[inline(always)]
+    pub fn get(&self, leaf: u32, cr4: impl FnOnce() -> u64) -> Option<Registers> {
+        if leaf & 0x7FFF_FFE0 != 0 {
+            return None;
+        }
+        let at = leaf & 0x1F | leaf >> 26;
+        if self.known >> at & 1 == 0 {
+            return None;
+        }
+        let [eax, ebx, ecx, edx] = *self.registers.get(at as usize)?;
+        let is_on = leaf == LEAF_FEATURES && cr4() & features::CR4_OSXSAVE != 0;
+        Some([eax, ebx, if is_on { ecx | 1 << features::ECX_OSXSAVE } else { ecx }, edx])
+    }
+}
+
+/// Whether the guest gets the same at any time, for every subleaf: but for OSXSAVE in leaf 1.
+const fn is_fixed(leaf: u32) -> bool {
+    match leaf {
+        // What the policy passes on, or makes up, of leaves that have no subleaves; and what is zero for every guest.
+        0x0..=0x3 | 0x5 | 0x6 | 0x8 | 0x9 | 0xA | 0x15 | 0x16 => true,
+        0x8000_0000..=0x8000_0008 | 0x8000_0019 | 0x8000_001A | 0x8000_001E => true,
+        _ => false,
+    }
+}
+
 fn basic(leaf: u32, subleaf: u32, host: Registers, cr4: u64, context: &CpuidContext) -> Registers {
     let past_host = leaf > context.host_max_basic;
     match leaf {

@@ -7,7 +7,7 @@
 use crate::cpuid::{CpuidContext, Registers};
 use crate::cpuid_hidden::HiddenFeatures;
 
-const CR4_OSXSAVE: u64 = 1 << 18;
+pub(crate) const CR4_OSXSAVE: u64 = 1 << 18;
 const CR4_PKE: u64 = 1 << 22;
 
 const fn bits<const N: usize>(numbers: [u32; N]) -> u32 {
@@ -30,7 +30,7 @@ const fn with(value: u32, bit: u32, on: bool) -> u32 {
 
 // Leaf 1.
 const ECX_X2APIC: u32 = 21;
-const ECX_OSXSAVE: u32 = 27;
+pub(crate) const ECX_OSXSAVE: u32 = 27;
 const ECX_HYPERVISOR: u32 = 31;
 const EDX_HTT: u32 = 28;
 const LEAF1_ECX_HIDDEN: u32 = bits([

@@ -3,7 +3,7 @@
 use partita_abi::cpuid as abi;
 use partita_abi::hypercall;
 use partita_core::system::Identity;
-use partita_x86_policy::cpuid::{CpuidContext, HypercallInstruction, Registers, cpuid};
+use partita_x86_policy::cpuid::{Answers, CpuidContext, HypercallInstruction, Registers, cpuid};
 use partita_x86_policy::cpuid_hidden::{Feature, HiddenFeatures};
 use partita_x86_policy::vmware::{is_vmware_call, vmware_call};
 use proptest::prelude::*;
@@ -231,5 +231,49 @@ proptest! {
                 prop_assert_eq!(guest & !host, 0);
             }
         }
+    }
+}
+
+proptest! {
+    #[test]
+    fn collected_answers_are_those_that_are_given_otherwise(
+        low in 0u32..0x28,
+        extended: bool,
+        subleaf: u32,
+        cr4: u64,
+        seed: u32,
+        osxsave_behind: bool,
+        max in (0u32..0x30, 0x8000_0000u32..0x8000_0030),
+        intel: bool,
+    ) {
+        let hypercall = if intel { HypercallInstruction::Vmcall } else { HypercallInstruction::Vmmcall };
+        let context = CpuidContext { host_max_basic: max.0, host_max_extended: max.1, hypercall, ..context() };
+        let mixed = |leaf: u32| [1, 3, 5, 7].map(|n: u32| (leaf ^ seed).wrapping_mul(0x9E37_79B1).rotate_left(n * 4));
+        // Leaves without subleaves (SDM vol. 2, APM vol. 3); what else there is has them.
+        let is_plain = |leaf| matches!(leaf, 0..=3 | 6 | 0x8000_0000..=0x8000_001A | 0x8000_001E);
+        let host_at = |leaf: u32, subleaf: u32| mixed(if is_plain(leaf) { leaf } else { leaf ^ subleaf << 8 });
+        let host = |leaf: u32| host_at(leaf, 0);
+        let mut answers = Answers::none();
+        let leaf = low | u32::from(extended) << 31;
+        prop_assert_eq!(answers.get(leaf, || cr4), None);
+        answers.collect(host, &context);
+        // The hypervisor's own OSXSAVE, which the hardware shows, is not the guest's.
+        let mut behind = host_at(leaf, subleaf);
+        behind[2] ^= u32::from(osxsave_behind && leaf == 1) << 27;
+        if let Some(answer) = answers.get(leaf, || cr4) {
+            prop_assert_eq!(answer, cpuid(leaf, subleaf, behind, cr4, &context));
+        }
+    }
+}
+
+#[test]
+fn leaves_with_subleaves_are_not_collected() {
+    let mut answers = Answers::none();
+    answers.collect(|_| ONES, &context());
+    for leaf in [4, 7, 0xB, 0xD, 0x18, 0x1F, 0x8000_001D, 0x20, 0x4000_0000, 0x8000_0020, 0xFFFF_FFFF] {
+        assert_eq!(answers.get(leaf, || 0), None, "{leaf:#x}");
+    }
+    for leaf in [0, 1, 2, 6, 0x15, 0x8000_0000, 0x8000_0001, 0x8000_0008, 0x8000_001E] {
+        assert!(answers.get(leaf, || 0).is_some(), "{leaf:#x}");
     }
 }

@@ -13,6 +13,7 @@ pub mod calls;
 pub mod clock;
 pub mod cpu;
 pub mod dump;
+mod ends;
 pub mod fill;
 pub mod memory;
 pub mod orders;

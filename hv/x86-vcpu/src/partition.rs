@@ -9,7 +9,8 @@ use partita_core::explanation::Explanation;
 use partita_core::loading::Loading;
 use partita_core::partition::PartitionLife;
 use partita_core::system::{self, PARTITION_PCPUS_MAX};
-use partita_trace::names::StopCause;
+use partita_trace::event::Event;
+use partita_trace::names::{PolicyKind, StopCause};
 use partita_x86_policy::apic_events::Requests;
 use partita_x86_policy::apic_view::ApicView;
 use partita_x86_policy::msr::MsrPolicy;
@@ -17,7 +18,8 @@ use partita_x86_policy::ports::PortPolicy;
 
 use crate::arch::kick;
 use crate::clock::Clocks;
-use crate::cpu::percpu;
+use crate::cpu::{percpu, rdtsc};
+use crate::trace;
 
 /// A partition.
 #[derive(Debug)]
@@ -138,6 +140,14 @@ impl Partition {
         gpa.checked_add(len).is_some_and(|end| end <= self.config.memory_bytes)
     }
 
+    /// Notes what its guest tried in vain, in the trace of the pCPU that executes this.
+    #[cold]
+    #[inline(never)]
+    pub fn note_refusal(&self, kind: PolicyKind, target: u64, value: u64) {
+        self.refusals.count_access();
+        trace::record_inline(rdtsc(), Event::PolicyRefused { kind, target, value });
+    }
+
     /// Adds to the requests of one of its vCPUs and makes its pCPU look at them.
     pub fn request(&self, vcpu: usize, requests: Requests) {
         if let Some(&pcpu) = self.pcpus.get(vcpu) {
@@ -155,18 +165,21 @@ impl Partition {
         is_first
     }
 
-    /// It ends itself with a status. `false` if it is over already.
-    pub fn finish(&self, status: u64) -> bool {
-        let is_first = self.life.finish(status);
-        if is_first {
+    /// It ends itself with a status, of which `note` makes a note before anyone sees the end. Nothing happens if it is over already.
+    pub fn finish(&self, status: u64, note: impl FnOnce()) {
+        if self.life.finish(status, note) {
             self.spread_end();
         }
-        is_first
     }
 
     /// The hypervisor ends it. `false` if it is over already.
     pub fn stop(&self, cause: StopCause, detail: u64) -> bool {
-        let is_first = self.life.stop(cause as u16, detail);
+        self.stop_noted(cause, detail, || ())
+    }
+
+    /// The same, with a note as of [`Self::finish`].
+    pub fn stop_noted(&self, cause: StopCause, detail: u64, note: impl FnOnce()) -> bool {
+        let is_first = self.life.stop(cause as u16, detail, note);
         if is_first {
             self.spread_end();
         }

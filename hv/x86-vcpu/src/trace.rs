@@ -45,6 +45,12 @@ fn has_tracer() -> bool {
 /// Records an event of this pCPU. Nothing happens before it has a tracer.
 #[inline(never)]
 pub fn record(tsc: u64, event: Event) {
+    record_inline(tsc, event);
+}
+
+/// The same as a part of its caller: short if the kind of event is known there.
+#[inline(always)]
+pub fn record_inline(tsc: u64, event: Event) {
     if has_tracer() {
         // SAFETY: there is a tracer, and nothing else refers to it, by the contract of `tracer`.
         unsafe { (*tracer()).writer.record(tsc, event) };
@@ -64,10 +70,17 @@ pub fn count(id: HistogramId, ticks: u64) {
 /// entry.
 #[inline(always)]
 pub fn record_and_count(tsc: u64, event: Event, id: HistogramId, ticks: u64) {
+    let encoded = event.encode();
+    put_and_count(tsc, encoded.kind_arg, [encoded.a, encoded.b], id, ticks);
+}
+
+/// The same for an event that is encoded already: its kind and argument, and its payload.
+#[inline(always)]
+pub fn put_and_count(tsc: u64, kind_arg: u32, [a, b]: [u64; 2], id: HistogramId, ticks: u64) {
     debug_assert!(has_tracer());
     // SAFETY: vCPUs are only started on pCPUs that have a tracer; nothing else refers to it meanwhile.
     let tracer = unsafe { &mut *tracer() };
-    tracer.writer.record(tsc, event);
+    tracer.writer.put(kind_arg, tsc, a, b);
     tracer.histograms.record(id, ticks);
 }
 

@@ -115,13 +115,8 @@ pub enum Exit {
     MsrRead,
     /// WRMSR.
     MsrWrite,
-    /// An access to an I/O port.
-    Io {
-        /// Which.
-        access: IoAccess,
-        /// RIP of the instruction behind it.
-        next_rip: u64,
-    },
+    /// An access to an I/O port: [`VirtualCpu::io_access`] tells which.
+    Io,
     /// VMMCALL or VMCALL.
     Hypercall,
     /// A physical NMI that has been taken already: a kick, or nothing.
@@ -228,9 +223,9 @@ pub trait VirtualCpu: Sized + 'static {
     /// Continues `len` bytes behind the current instruction; `true` if its end does more, which is [`Self::end_step`]'s.
     #[must_use]
     fn go_on(&mut self, len: u64) -> bool;
-    /// The same, with `rip` the address behind it.
+    /// The same behind an access to an I/O port.
     #[must_use]
-    fn go_to(&mut self, rip: u64) -> bool;
+    fn go_behind_io(&mut self) -> bool;
     /// Ends, as the CPU would, an instruction that [`Self::go_on`] said this is needed of: RF is cleared, and under TF a #DB is
     /// delivered at the next entry, unless another exception is.
     fn end_step(&mut self);
@@ -241,10 +236,12 @@ pub trait VirtualCpu: Sized + 'static {
         }
     }
 
+    /// After an exit for an access to an I/O port: which.
+    fn io_access(&self) -> IoAccess;
     /// Whether an IN or OUT of the guest may trap.
     fn may_trap_on_io(&self) -> bool;
     /// Traps behind an IN or OUT that a breakpoint of the guest is on; after it has been skipped.
-    fn trap_on_io(&mut self, access: IoAccess);
+    fn trap_on_io(&mut self);
     /// Delivers an exception at the next entry.
     fn inject_exception(&mut self, exception: Exception);
     /// Delivers, at the next entry, the guest's own exception that the last exit was for.
@@ -317,14 +314,14 @@ pub struct PermissionMaps {
 }
 
 impl Exit {
-    /// How the trace and the histograms count it.
+    /// How the trace and the histograms count it, as far as it tells.
     pub const fn reason(&self) -> ExitReason {
         match self {
             Self::Cpuid => ExitReason::Cpuid,
             Self::MsrRead => ExitReason::MsrRead,
             Self::MsrWrite => ExitReason::MsrWrite,
-            Self::Io { access, .. } if access.input => ExitReason::IoIn,
-            Self::Io { .. } => ExitReason::IoOut,
+            // Of these, and of what a WRMSR is for, only the handler knows.
+            Self::Io => ExitReason::IoOut,
             Self::Hypercall => ExitReason::Hypercall,
             Self::Nmi => ExitReason::Kick,
             Self::NmiReturn | Self::NmiWindow => ExitReason::NmiReturn,

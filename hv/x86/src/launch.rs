@@ -4,7 +4,7 @@ use partita_core::arch::PcpuId;
 use partita_core::smp_call::{Deadline, Reply};
 use partita_x86_policy::apic_events::{RunState, VcpuEvents};
 use partita_x86_policy::cmos::Cmos;
-use partita_x86_policy::cpuid::CpuidContext;
+use partita_x86_policy::cpuid::{Answers, CpuidContext};
 use partita_x86_policy::cpuid_hidden::HiddenFeatures;
 use partita_x86_policy::msr_values::efer_writable;
 use partita_x86_policy::ports::serial_base;
@@ -65,6 +65,7 @@ pub fn build<V: VirtualCpu>(
         requests: &percpu::public(pcpu).requests,
         inbox,
         cpuid: context,
+        answers: Answers::none(),
         efer_writable: efer_writable(ecx, edx),
         events: VcpuEvents::new(RunState::WaitForSipi, V::HOLDS_NMIS),
         shadow_behind_nmi: false,

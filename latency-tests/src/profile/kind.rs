@@ -7,6 +7,8 @@ use partita_trace::names::ExitReason;
 const SHORTHAND: u64 = 0b11 << 18;
 /// The shorthand "self".
 const SHORTHAND_SELF: u64 = 0b01 << 18;
+/// MTRRcap, which the payload reads for [`Row::ExitRdmsrValue`].
+const MTRRCAP: u64 = 0xFE;
 
 /// A path through the hypervisor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -19,6 +21,14 @@ pub enum PathKind {
     Rdmsr,
     /// An exit by OUT.
     Out,
+    /// An exit by CPUID, leaf 1.
+    CpuidLeaf1,
+    /// An exit by RDMSR of a register that the policy has a value for.
+    RdmsrValue,
+    /// An exit by WRMSR.
+    Wrmsr,
+    /// An exit by IN.
+    In,
     /// An exit by a write of the ICR, with the shorthand "self".
     IcrSelf,
     /// An exit by a write of the ICR, to another vCPU.
@@ -33,11 +43,15 @@ pub enum PathKind {
 
 impl PathKind {
     /// All paths.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 13] = [
         Self::Cpuid,
         Self::Hypercall,
         Self::Rdmsr,
         Self::Out,
+        Self::CpuidLeaf1,
+        Self::RdmsrValue,
+        Self::Wrmsr,
+        Self::In,
         Self::IcrSelf,
         Self::Icr,
         Self::Kick,
@@ -52,6 +66,10 @@ impl PathKind {
             Self::Hypercall => "exit.hypercall",
             Self::Rdmsr => "exit.rdmsr",
             Self::Out => "exit.out",
+            Self::CpuidLeaf1 => "exit.cpuid_leaf_1",
+            Self::RdmsrValue => "exit.rdmsr_value",
+            Self::Wrmsr => "exit.wrmsr",
+            Self::In => "exit.in",
             Self::IcrSelf => "exit.icr_self",
             Self::Icr => "exit.icr",
             Self::Kick => "exit.kick",
@@ -63,7 +81,14 @@ impl PathKind {
     /// The boot that has it.
     pub const fn group(self) -> Group {
         match self {
-            Self::Cpuid | Self::Hypercall | Self::Rdmsr | Self::Out => Group::Exit,
+            Self::Cpuid
+            | Self::Hypercall
+            | Self::Rdmsr
+            | Self::Out
+            | Self::CpuidLeaf1
+            | Self::RdmsrValue
+            | Self::Wrmsr
+            | Self::In => Group::Exit,
             Self::IcrSelf | Self::Icr => Group::Ipi,
             Self::Kick | Self::Call => Group::Kick,
             Self::Broadcast => Group::Broadcast,
@@ -77,6 +102,10 @@ impl PathKind {
             Row::ExitHypercall => &[Self::Hypercall],
             Row::ExitRdmsr => &[Self::Rdmsr],
             Row::ExitIo => &[Self::Out],
+            Row::ExitCpuidLeaf1 => &[Self::CpuidLeaf1],
+            Row::ExitRdmsrValue => &[Self::RdmsrValue],
+            Row::ExitWrmsrLvt => &[Self::Wrmsr],
+            Row::ExitIn => &[Self::In],
             Row::IpiSelf => &[Self::IcrSelf],
             Row::IpiOnewaySpin | Row::IpiOnewayHlt | Row::IpiRoundtripHlt => &[Self::Icr],
             Row::KickNmiToExit
@@ -100,9 +129,13 @@ impl PathKind {
     /// The path of an exit, if it is profiled; `detail` is that of the trace's event.
     pub const fn of_exit(reason: ExitReason, detail: u64) -> Option<Self> {
         match reason {
+            ExitReason::Cpuid if detail == 1 => Some(Self::CpuidLeaf1),
             ExitReason::Cpuid => Some(Self::Cpuid),
             ExitReason::Hypercall => Some(Self::Hypercall),
+            ExitReason::MsrRead if detail == MTRRCAP => Some(Self::RdmsrValue),
             ExitReason::MsrRead => Some(Self::Rdmsr),
+            ExitReason::MsrWrite => Some(Self::Wrmsr),
+            ExitReason::IoIn => Some(Self::In),
             ExitReason::IoOut => Some(Self::Out),
             ExitReason::IcrWrite if detail & SHORTHAND == SHORTHAND_SELF => Some(Self::IcrSelf),
             ExitReason::IcrWrite => Some(Self::Icr),

@@ -32,7 +32,7 @@ const GAP_TICKS: u64 = 60;
 const BEHIND_CALL: Range<u64> = 580..1200;
 /// From the choice of an exit's time to the exit, and to the NMI: to either side of the exit, as the NMI leaves the guest first.
 const EXIT_BEHIND: u64 = 700;
-const NMI_BEHIND: Range<u64> = 540..840;
+const NMI_BEHIND: Range<u64> = 440..840;
 /// From the end of the CPU's own call to an INIT of the other: what that asks for takes longer.
 const INIT_BEHIND_CALL: Range<u64> = 300..1200;
 /// Where a CPU starts that only counts its starts, next to the runtime's start-up page; and where it does.

@@ -11,6 +11,13 @@ use crate::record::Recorder;
 /// APIC_BASE: every CPU has it, and the hypervisor traps it.
 const APIC_BASE: u32 = 0x1B;
 
+/// MTRRcap: every CPU has it, no guest has MTRRs.
+const MTRRCAP: u32 = 0xFE;
+/// The LVT's timer entry.
+const LVT_TIMER: u32 = 0x832;
+/// A masked one-shot timer, with a vector: as after a reset, but for that.
+const MASKED_TIMER: u32 = 1 << 16 | 0x40;
+
 /// Takes one sample for each place: `$operation`, which may change RAX, RBX, RCX and RDX, and finds its own RCX and RDI
 /// as given.
 macro_rules! time {
@@ -56,6 +63,13 @@ pub(crate) fn measure(hypercalls: bool, recorder: &mut Recorder) {
     recorder.row(Row::ExitRdmsr, |samples| time!(samples, rcx: APIC_BASE, rdi: 0u32, ["rdmsr"]));
     // The POST port: nobody minds what is written to it, and no partition owns it. AL is what the RDTSC left in it.
     recorder.row(Row::ExitIo, |samples| time!(samples, rcx: 0u32, rdi: 0u32, ["out 0x80, al"]));
+    recorder.row(Row::ExitCpuidLeaf1, |samples| time!(samples, rcx: 0u32, rdi: 1u32, ["mov eax, edi", "cpuid"]));
+    recorder.row(Row::ExitRdmsrValue, |samples| time!(samples, rcx: MTRRCAP, rdi: 0u32, ["rdmsr"]));
+    recorder.row(Row::ExitWrmsrLvt, |samples| {
+        time!(samples, rcx: LVT_TIMER, rdi: MASKED_TIMER, ["mov eax, edi", "xor edx, edx", "wrmsr"]);
+    });
+    // The DMA controller's spare page register.
+    recorder.row(Row::ExitIn, |samples| time!(samples, rcx: 0u32, rdi: 0u32, ["in al, 0x84"]));
 }
 
 /// Measures the rows of exits that are not traced.

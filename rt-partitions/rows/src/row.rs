@@ -141,6 +141,14 @@ rows! {
     3 ExitRdmsr "exit.rdmsr" Exit Payload bare: true;
     /// OUT to a port that the partition does not own.
     4 ExitIo "exit.io" Exit Payload bare: true;
+    /// CPUID, leaf 1: features, of which one follows the guest's CR4.
+    40 ExitCpuidLeaf1 "exit.cpuid_leaf_1" Exit Payload bare: true;
+    /// RDMSR of a register that the policy has a value for: MTRRcap.
+    41 ExitRdmsrValue "exit.rdmsr_value" Exit Payload bare: true;
+    /// WRMSR of the LVT's timer entry, which is checked and then written.
+    42 ExitWrmsrLvt "exit.wrmsr_lvt" Exit Payload bare: true;
+    /// IN from a port that is refused, and that counted and traced.
+    43 ExitIn "exit.in_refused" Exit Payload bare: true;
     /// An IPI to oneself, from before the ICR write to the handler.
     5 IpiSelf "ipi.self" Ipi Payload bare: true;
     /// An IPI to a CPU that spins, from before the ICR write to the handler there.
@@ -306,8 +314,9 @@ mod tests {
                 .map(|row| row.id())
                 .collect::<Vec<_>>()
         };
-        assert_eq!(measured(false), [1, 3, 4, 5, 6, 7, 8, 9, 10, 11, 20]);
-        let own: Vec<u32> = (1..=10).chain([18, 20]).chain(26..=28).chain(32..=39).collect();
+        assert_eq!(measured(false), [1, 3, 4, 40, 41, 42, 43, 5, 6, 7, 8, 9, 10, 11, 20]);
+        let own: Vec<u32> =
+            (1..=4).chain(40..=43).chain(5..=10).chain([18, 20]).chain(26..=28).chain(32..=39).collect();
         assert_eq!(measured(true), own);
     }
 }

@@ -14,9 +14,9 @@ use partita_trace::names::KickKind;
 const CALLER: u16 = 0;
 const TARGET: u16 = 1;
 /// The states of a guest, and the most ticks that half of the kicks may take to have it leave, on VMX in Bochs.
-const STATES: [(&str, u64); 4] = [("spin_if1", 110), ("spin_if0", 110), ("hlt", 110), ("exit_storm", IN_A_STORM)];
+const STATES: [(&str, u64); 4] = [("spin_if1", 30), ("spin_if0", 30), ("hlt", 30), ("exit_storm", IN_A_STORM)];
 /// The same in a storm of exits: at most a whole exit more.
-const IN_A_STORM: u64 = 230;
+const IN_A_STORM: u64 = 150;
 /// What a storm can consist of (`rt-partitions/guest-tests/src/leave.rs`); `each` has all in turn.
 const STORMS: [&str; 8] = ["cpuid", "rdmsr", "wrmsr", "in", "hypercall", "icr", "wbinvd", "each"];
 

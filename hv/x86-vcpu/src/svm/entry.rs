@@ -10,6 +10,8 @@ use partita_x86_policy::svm_exit::code;
 
 use crate::svm::SvmVcpu;
 use crate::svm::vmcb::{Vmcb, event};
+use crate::vcpu::Vcpu;
+use crate::vcpu::common::{Handled, Unrecorded};
 use crate::vcpu::frame::{ExitFrame, place};
 use crate::vcpu::quick::*;
 
@@ -26,8 +28,9 @@ pub unsafe fn run(frame: &mut ExitFrame<SvmVcpu>) -> ! {
     }
 }
 
-/// Defines the loop of a vCPU: enters the guest, handles its [quick exits](crate::vcpu::quick), and calls [`on_exit`] for all others. The stack
-/// begins anew below `frame`: nothing returns to where this is called.
+/// Defines the loop of a vCPU: enters the guest, handles its [quick exits](crate::vcpu::quick), calls the
+/// [common ones](crate::vcpu::common), and [`on_exit`] for all others. The stack begins anew below `frame`: nothing returns to
+/// where this is called.
 ///
 /// Behind an exit RDI is the address of the VMCB. The direction flag needs no care: VMRUN saves the host's, and #VMEXIT loads it.
 macro_rules! define_loop {
@@ -80,9 +83,9 @@ macro_rules! define_loop {
                 "cmp ecx, {icr}",
                 "je 21f",
                 "cmp ecx, {apic_base_msr}",
-                "jne 5b",
+                "jne 25f",
                 "test byte ptr [rdi + {info_1}], 1",
-                "jne 5b",
+                "jne 25f",
                 "mov eax, [rsp + {apic_base}]",
                 "mov [rdi + {rax}], rax",
                 "mov eax, [rsp + {apic_base} + 4]",
@@ -94,10 +97,10 @@ macro_rules! define_loop {
                 // A write of the ICR.
                 "21:",
                 "test byte ptr [rdi + {info_1}], 1",
-                "je 5b",
+                "je 25f",
                 "mov eax, [rdi + {rax}]",
                 "mov ecx, [rsp + {rdx}]",
-                partita_x86_policy::quick_unicast!("5b"),
+                partita_x86_policy::quick_unicast!("25f"),
                 "mfence",
                 "lfence",
                 "wrmsr",
@@ -124,7 +127,7 @@ macro_rules! define_loop {
                 // CPUID, leaf 0.
                 "23:",
                 "cmp dword ptr [rdi + {rax}], 0",
-                "jne 5b",
+                "jne 26f",
                 "mov eax, [rsp + {leaf_0}]",
                 "mov [rdi + {rax}], rax",
                 "mov ebx, [rsp + {leaf_0} + 4]",
@@ -141,9 +144,9 @@ macro_rules! define_loop {
                 "mov eax, [rdi + {info_1}]",
                 "and eax, {out_mask}",
                 "cmp eax, {quick_out}",
-                "jne 5b",
+                "jne 27f",
                 "test byte ptr [rdi + {dr7}], {breakpoints}",
-                "jne 5b",
+                "jne 27f",
                 "mov rax, [rdi + {info_2}]",
                 "mov [rdi + {rip}], rax",
                 "mov qword ptr [rdi + {shadow}], 0",
@@ -151,9 +154,20 @@ macro_rules! define_loop {
                     "mov rsi, [rsp + {vendor}]",
                     "movzx esi, byte ptr [rsi + {rax}]",
                     "mov [rdi + rcx + {detail}], rsi"),
+
+                // What is as common, and takes more.
+                "25:",
+                "test byte ptr [rdi + {info_1}], 1",
+                "jne 35f",
+                common_exits!($traced),
                 ],
                 on_exit = sym on_exit,
                 on_rest = sym on_rest,
+                on_news = sym on_news,
+                on_msr_read = sym Vcpu::<SvmVcpu>::on_msr_read,
+                on_msr_write = sym Vcpu::<SvmVcpu>::on_msr_write,
+                on_cpuid = sym Vcpu::<SvmVcpu>::on_cpuid,
+                on_io = sym Vcpu::<SvmVcpu>::on_io,
 
                 exit_code = const offset_of!(Vmcb, control.exit_code),
                 info_1 = const offset_of!(Vmcb, control.exit_info_1),
@@ -203,6 +217,15 @@ extern "C" fn on_exit(frame: &mut ExitFrame<SvmVcpu>, entered: u64) -> ! {
 extern "C" fn on_rest(frame: &mut ExitFrame<SvmVcpu>) -> ! {
     // SAFETY: as in `on_exit`.
     unsafe { &mut *frame.vcpu }.on_rest(&mut frame.registers, frame.quick.entered);
+    // SAFETY: the frame is the one of `run`.
+    unsafe { enter_again(frame) }
+}
+
+/// Called after a [common exit](crate::vcpu::common) if anything is asked.
+#[cold]
+extern "C" fn on_news(frame: &mut ExitFrame<SvmVcpu>, handled: Handled) -> ! {
+    // SAFETY: as in `on_exit`.
+    unsafe { &mut *frame.vcpu }.on_news(&mut frame.registers, Unrecorded { handled, entered: frame.quick.entered });
     // SAFETY: the frame is the one of `run`.
     unsafe { enter_again(frame) }
 }

@@ -65,6 +65,12 @@ impl SvmVcpu {
         }
     }
 
+    fn go_to(&mut self, rip: u64) -> bool {
+        self.vmcb.save.rip = rip;
+        self.vmcb.control.interrupt_shadow = 0;
+        self.vmcb.save.rflags & (RFLAGS_TF | RFLAGS_RF) != 0
+    }
+
     /// Physical address of the VMCB, which is mapped one to one.
     pub fn vmcb_address(&self) -> u64 {
         &raw const *self.vmcb as u64
@@ -82,10 +88,7 @@ impl VirtualCpu for SvmVcpu {
             SvmExit::Cpuid => Exit::Cpuid,
             SvmExit::Msr { write: false } => Exit::MsrRead,
             SvmExit::Msr { write: true } => Exit::MsrWrite,
-            SvmExit::Ioio => {
-                let access = IoAccess::from_svm(control.exit_info_1);
-                Exit::Io { access, next_rip: control.exit_info_2 }
-            }
+            SvmExit::Ioio => Exit::Io,
             SvmExit::Vmmcall => Exit::Hypercall,
             SvmExit::Nmi => {
                 self.take_nmi();
@@ -242,10 +245,8 @@ impl VirtualCpu for SvmVcpu {
         self.go_to(self.vmcb.save.rip.wrapping_add(len))
     }
 
-    fn go_to(&mut self, rip: u64) -> bool {
-        self.vmcb.save.rip = rip;
-        self.vmcb.control.interrupt_shadow = 0;
-        self.vmcb.save.rflags & (RFLAGS_TF | RFLAGS_RF) != 0
+    fn go_behind_io(&mut self) -> bool {
+        self.go_to(self.vmcb.control.exit_info_2)
     }
 
     /// RF and TF: APM vol. 2 section 13.1.4. If TF is the hypervisor's, the IRET that it was for has faulted, and the guest has
@@ -263,12 +264,17 @@ impl VirtualCpu for SvmVcpu {
         }
     }
 
+    fn io_access(&self) -> IoAccess {
+        IoAccess::from_svm(self.vmcb.control.exit_info_1)
+    }
+
     fn may_trap_on_io(&self) -> bool {
         io_breakpoint::may_hit(self.vmcb.save.dr7)
     }
 
     #[cold]
-    fn trap_on_io(&mut self, access: IoAccess) {
+    fn trap_on_io(&mut self) {
+        let access = self.io_access();
         let save = &mut self.vmcb.save;
         let hits = io_breakpoint::hits(access, save.dr7, save.cr4, extended::breakpoints());
         if hits != 0 {

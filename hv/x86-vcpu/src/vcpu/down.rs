@@ -31,6 +31,7 @@ impl<V: VirtualCpu> Vcpu<V> {
         let mut registers = GuestRegisters::default();
         // SAFETY: by the contract above.
         unsafe { self.cpu.take_over() };
+        self.answers.collect(|leaf| features::cpuid(leaf, 0), &self.cpuid);
         self.stay_down(&mut registers);
         self.serve(&mut registers, None);
         registers

@@ -5,12 +5,10 @@ use core::mem::offset_of;
 
 use partita_core::smp_call::Inbox;
 use partita_trace::raw::RawRing;
-use partita_x86_policy::cpuid;
 use partita_x86_policy::msr_values::apic_base_read;
 
 use super::Vcpu;
 use crate::arch::X86;
-use crate::cpu::features;
 use crate::cpu::percpu::{self, EXIT_FRAME_LEN};
 use crate::trace;
 use crate::virt::{GuestRegisters, VirtualCpu};
@@ -75,6 +73,10 @@ pub mod place {
     pub const RCX: usize = from_rdi!(registers.rcx);
     /// The guest's RDX.
     pub const RDX: usize = from_rdi!(registers.rdx);
+    /// Bytes of the registers that are left out before a common exit: those that called code preserves, but RBX.
+    pub const UNSAVED: usize = offset_of!(ExitFrame<u8>, registers.rbx);
+    /// Address of the vCPU, behind all registers.
+    pub const VCPU_FROM_FRAME: usize = offset_of!(ExitFrame<u8>, vcpu);
     /// The vendor's word.
     pub const VENDOR: usize = from_rdi!(vendor);
     /// See [`Quick::inbox`](super::Quick), behind the registers that are saved before Rust code is called for a kick.
@@ -88,6 +90,8 @@ pub mod place {
     pub const MARKS: usize = from_rdi!(quick.marks);
     /// See [`Quick::requests`](super::Quick).
     pub const REQUESTS: usize = from_rdi!(quick.requests);
+    /// The same, behind all registers.
+    pub const REQUESTS_FROM_FRAME: usize = offset_of!(ExitFrame<u8>, quick.requests);
     /// See [`Quick::ring`](super::Quick).
     pub const RING: usize = from_rdi!(quick.ring.head);
     /// See [`Quick::ring`](super::Quick).
@@ -108,7 +112,6 @@ impl Quick {
     /// For a vCPU, by its own pCPU. `inbox` is its own, by a pointer that outlives all references to the vCPU.
     pub fn of<V: VirtualCpu>(vcpu: &Vcpu<V>, inbox: *const Inbox<'static, X86>) -> Self {
         let (ring, histograms) = trace::raw();
-        let host = features::cpuid(0, 0);
         let apic_base = apic_base_read(vcpu.number);
         Self {
             inbox,
@@ -119,7 +122,7 @@ impl Quick {
             histograms,
             low_ids: vcpu.partition.apic_view.low_ids(),
             own_id: vcpu.cpuid.apic_id,
-            leaf_0: cpuid::cpuid(0, 0, host, vcpu.cpu.cr4(), &vcpu.cpuid),
+            leaf_0: vcpu.answers.get(0, || 0).unwrap_or_default(),
             apic_base: [apic_base as u32, (apic_base >> 32) as u32],
         }
     }

@@ -2,22 +2,20 @@
 
 use partita_abi::hypercall::{BUSY, FINISH, INVALID, NOP, SUCCESS, TRACE_WINDOW, UNKNOWN};
 use partita_core::system::Identity;
-use partita_trace::event::Event;
 use partita_trace::layout::{HEADER_LEN, REGION_ALIGN};
-use partita_trace::names::{PolicyKind, StopCause};
+use partita_trace::names::PolicyKind;
 use partita_x86_policy::vmware;
 
-use super::{About, Vcpu};
-use crate::cpu::rdtsc;
+use super::Vcpu;
 use crate::memory::pool::PAGE;
-use crate::trace;
 use crate::virt::{Exception, GuestRegisters, VirtualCpu};
 
 /// Length of VMMCALL and VMCALL.
 const LEN: u64 = 3;
 
 impl<V: VirtualCpu> Vcpu<V> {
-    pub(super) fn hypercall(&mut self, registers: &mut GuestRegisters) -> About {
+    /// Obeys, and says which it was.
+    pub(super) fn hypercall(&mut self, registers: &mut GuestRegisters) -> u32 {
         let number = self.cpu.rax() as u32;
         if self.cpu.privilege() != 0 && !(vmware::is_vmware_call(number) && self.is_linux()) {
             self.refuse(PolicyKind::Hypercall, number.into(), 0, Exception::InvalidOpcode);
@@ -26,7 +24,7 @@ impl<V: VirtualCpu> Vcpu<V> {
             self.cpu.set_rax(result);
             self.cpu.skip(LEN);
         }
-        About { low: number as u16, wide: number.into() }
+        number
     }
 
     fn is_linux(&self) -> bool {
@@ -37,7 +35,7 @@ impl<V: VirtualCpu> Vcpu<V> {
         match number {
             NOP => SUCCESS,
             FINISH => {
-                self.finish(registers.rbx);
+                self.partition.finish_at(registers.rbx, self.cpu.rip());
                 SUCCESS
             }
             TRACE_WINDOW => self.trace_window(registers.rbx, registers.rcx),
@@ -47,33 +45,10 @@ impl<V: VirtualCpu> Vcpu<V> {
                 eax.into()
             }
             _ => {
-                self.note_refusal(PolicyKind::Hypercall, number.into(), 0);
+                self.partition.note_refusal(PolicyKind::Hypercall, number.into(), 0);
                 UNKNOWN
             }
         }
-    }
-
-    /// Ends the partition at its own wish.
-    pub(super) fn finish(&mut self, status: u64) {
-        let cause = if status == 0 { StopCause::Finished } else { StopCause::FailureReported };
-        let now = rdtsc();
-        if self.partition.finish(status) {
-            self.record_end(now, cause, status);
-        }
-    }
-
-    /// Powers the partition off, or reboots it, at its own wish.
-    pub(super) fn leave(&mut self, cause: StopCause) {
-        let now = rdtsc();
-        if self.partition.stop(cause, 0) {
-            self.record_end(now, cause, 0);
-        }
-    }
-
-    /// Records that this vCPU ended its partition, and not another one.
-    pub(super) fn record_end(&self, at: u64, cause: StopCause, detail: u64) {
-        let (partition, rip) = (self.partition.number, self.cpu.rip());
-        trace::record(at, Event::PartitionStop { partition, cause, detail, rip });
     }
 
     fn trace_window(&mut self, gpa: u64, len: u64) -> u64 {
@@ -82,7 +57,7 @@ impl<V: VirtualCpu> Vcpu<V> {
             && len.is_multiple_of(PAGE as u64)
             && self.partition.owns(gpa, len);
         if !sane {
-            self.note_refusal(PolicyKind::Hypercall, TRACE_WINDOW.into(), gpa);
+            self.partition.note_refusal(PolicyKind::Hypercall, TRACE_WINDOW.into(), gpa);
             return INVALID;
         }
         if self.partition.announce_window(gpa, len) { SUCCESS } else { BUSY }

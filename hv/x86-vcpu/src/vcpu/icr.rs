@@ -6,7 +6,7 @@ use partita_x86_policy::apic_events::Requests;
 use partita_x86_policy::apic_view::VcpuMask;
 use partita_x86_policy::icr::{self, IcrAction, IcrRefusal};
 
-use super::{About, Vcpu};
+use super::Vcpu;
 use crate::cpu::rdtsc;
 use crate::virt::{Exception, VirtualCpu};
 use crate::{apic, trace};
@@ -26,7 +26,8 @@ const fn traced(cause: IcrRefusal) -> TracedRefusal {
 }
 
 impl<V: VirtualCpu> Vcpu<V> {
-    pub(super) fn write_icr(&mut self, value: u64) -> About {
+    /// Does what a write asks for, and says to how many vCPUs it sent an interrupt itself.
+    pub(super) fn write_icr(&mut self, value: u64) -> u16 {
         let view = &self.partition.apic_view;
         match icr::filter(view, self.number, value) {
             IcrAction::Fixed { vector, targets } => {
@@ -35,11 +36,11 @@ impl<V: VirtualCpu> Vcpu<V> {
                     unsafe { apic::write_icr(icr::physical_icr(id, vector)) };
                 }
                 self.cpu.skip(LEN);
-                About { low: targets.len() as u16, wide: value }
+                targets.len() as u16
             }
             other => {
                 self.rare_icr(other, value);
-                About::wide(value)
+                0
             }
         }
     }

@@ -5,31 +5,32 @@ use partita_trace::names::{PolicyKind, StopCause};
 use partita_x86_policy::ports::{IoAccess, PortDecision};
 use partita_x86_policy::vmware;
 
-use super::{About, Vcpu};
+use super::Vcpu;
 use crate::virt::{Exception, GuestRegisters, VirtualCpu};
 
 const ALL_ONES: u32 = u32::MAX;
 
 impl<V: VirtualCpu> Vcpu<V> {
-    pub(super) fn io(&mut self, access: IoAccess, next_rip: u64, registers: &mut GuestRegisters) -> About {
+    #[inline(always)]
+    pub(super) fn io(&mut self, access: IoAccess, registers: &mut GuestRegisters) {
         let rax = self.cpu.rax();
-        let about = About { low: access.port, wide: access.value(rax).into() };
         let mut input = ALL_ONES;
         match self.partition.port_policy.decide(access, rax as u32) {
             PortDecision::Quiet => {}
             PortDecision::Zero => input = 0,
-            PortDecision::PowerOff => self.leave(StopCause::PowerOff),
-            PortDecision::Reset => self.leave(StopCause::Reboot),
+            PortDecision::PowerOff => self.partition.leave_at(StopCause::PowerOff, self.cpu.rip()),
+            PortDecision::Reset => self.partition.leave_at(StopCause::Reboot, self.cpu.rip()),
             PortDecision::Refuse => {
                 let (kind, value) =
                     if access.input { (PolicyKind::PortIn, 0) } else { (PolicyKind::PortOut, rax & 0xFFFF_FFFF) };
-                self.note_refusal(kind, access.port.into(), value);
+                self.partition.note_refusal(kind, access.port.into(), value);
             }
             PortDecision::CmosSelect => self.cmos.select(rax as u8),
             PortDecision::CmosRead => input = self.cmos.read().into(),
             PortDecision::Finish => {
                 let byte = rax as u8;
-                self.finish(if byte == EXIT_SUCCESS { 0 } else { byte.into() });
+                let status = if byte == EXIT_SUCCESS { 0 } else { byte.into() };
+                self.partition.finish_at(status, self.cpu.rip());
             }
             PortDecision::Vmware if vmware::is_vmware_call(rax as u32) => {
                 let [eax, ebx, ecx] = vmware::vmware_call(registers.rcx as u32, &self.cpuid);
@@ -40,18 +41,17 @@ impl<V: VirtualCpu> Vcpu<V> {
             PortDecision::Gp => {
                 let kind = if access.input { PolicyKind::PortIn } else { PolicyKind::PortOut };
                 self.refuse(kind, access.port.into(), 0, Exception::GeneralProtection);
-                return about;
+                return;
             }
         }
         if access.input {
             self.cpu.set_rax(access.merge_rax(rax, input));
         }
-        if self.cpu.go_to(next_rip) {
+        if self.cpu.go_behind_io() {
             self.cpu.end_step();
         }
         if self.cpu.may_trap_on_io() {
-            self.cpu.trap_on_io(access);
+            self.cpu.trap_on_io();
         }
-        about
     }
 }

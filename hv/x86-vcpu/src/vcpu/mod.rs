@@ -1,5 +1,6 @@
 //! A vCPU, whatever the vendor: from an exit to the next entry.
 
+pub mod common;
 mod cpuid;
 mod down;
 pub mod frame;
@@ -12,17 +13,15 @@ mod requests;
 
 use partita_core::explanation::Words;
 use partita_core::smp_call::Inbox;
-use partita_trace::event::Event;
-use partita_trace::histogram::HistogramId;
 use partita_trace::names::{ExitReason, PolicyKind, StopCause};
 use partita_x86_policy::apic_events::VcpuEvents;
 use partita_x86_policy::cmos::Cmos;
-use partita_x86_policy::cpuid::CpuidContext;
+use partita_x86_policy::cpuid::{Answers, CpuidContext};
 use partita_x86_policy::msr_values::APIC_PAGE;
 
+use self::common::{Handled, Unrecorded};
 use crate::arch::X86;
 use crate::cpu::idt::set_extended_control_checked;
-
 use crate::cpu::rdtsc;
 use crate::partition::Partition;
 use crate::requests::RequestWord;
@@ -44,6 +43,8 @@ pub struct Vcpu<V> {
     pub inbox: Inbox<'static, X86>,
     /// What CPUID depends on.
     pub cpuid: CpuidContext,
+    /// Its answers that stay the same.
+    pub answers: Answers,
     /// Bits of EFER that its guest may set.
     pub efer_writable: u64,
     /// Whether it runs or waits for its start, and where it is with NMIs.
@@ -59,28 +60,6 @@ pub struct Vcpu<V> {
     pub traces_exits: bool,
 }
 
-/// What an exit was about, for its record: the low and the wide detail.
-#[derive(Clone, Copy, Debug, Default)]
-struct About {
-    low: u16,
-    wide: u64,
-}
-
-/// An exit that is handled, but not over.
-#[derive(Debug)]
-pub struct Unrecorded {
-    reason: ExitReason,
-    about: About,
-    /// The first time-stamp after it.
-    entered: u64,
-}
-
-impl About {
-    const fn wide(wide: u64) -> Self {
-        Self { low: 0, wide }
-    }
-}
-
 impl<V: VirtualCpu> Vcpu<V> {
     /// Handles an exit that is no [quick](quick) one: on return the guest may be entered. `entered` is the first time-stamp after it.
     ///
@@ -92,34 +71,44 @@ impl<V: VirtualCpu> Vcpu<V> {
 
     /// Handles this exit: on return the guest may be entered. A vCPU that may not run stays in here, and serves its mailbox.
     pub fn handle(&mut self, exit: Exit, registers: &mut GuestRegisters, entered: u64) {
-        let (reason, about) = self.act(exit, registers);
+        let handled = match exit {
+            Exit::Cpuid => self.on_cpuid(registers),
+            Exit::MsrRead => self.on_msr_read(registers),
+            Exit::MsrWrite => self.on_msr_write(registers),
+            Exit::Io => self.on_io(registers),
+            Exit::Hypercall => {
+                let number = self.hypercall(registers);
+                Handled::new(ExitReason::Hypercall, number as u16, number.into())
+            }
+            other => self.rare(other, registers),
+        };
+        let exit = Unrecorded { handled, entered };
         if self.has_news() {
-            self.serve(registers, Some(Unrecorded { reason, about, entered }));
+            self.on_news(registers, exit);
         } else {
-            self.record(reason, about, entered);
+            self.record(exit);
         }
+    }
+
+    /// Serves what was asked during an exit that is handled.
+    #[cold]
+    pub fn on_news(&mut self, registers: &mut GuestRegisters, exit: Unrecorded) {
+        self.serve(registers, Some(exit));
     }
 
     /// Does what a kick asks for besides the SMP calls that were served: on return the guest may be entered. `entered` is as in
     /// [`Self::on_exit`].
     #[cold]
     pub fn on_rest(&mut self, registers: &mut GuestRegisters, entered: u64) {
-        self.serve(registers, Some(Unrecorded { reason: ExitReason::Kick, about: About::default(), entered }));
+        self.serve(registers, Some(Unrecorded { handled: Handled::new(ExitReason::Kick, 0, 0), entered }));
     }
 
-    fn record(&self, reason: ExitReason, about: About, entered: u64) {
-        if !self.traces_exits {
-            return;
+    fn record(&self, exit: Unrecorded) {
+        if self.traces_exits {
+            let (kind_arg, detail, id) = exit.handled.parts();
+            let ticks = rdtsc().wrapping_sub(exit.entered);
+            trace::put_and_count(exit.entered, kind_arg, [ticks, detail], id, ticks);
         }
-        let ticks = rdtsc().wrapping_sub(entered);
-        let event = Event::Exit { reason, detail16: about.low, ticks, detail: about.wide };
-        // IPIs were sent.
-        let id = if reason == ExitReason::IcrWrite && about.low != 0 {
-            HistogramId::IcrForward
-        } else {
-            HistogramId::Exit(reason)
-        };
-        trace::record_and_count(entered, event, id, ticks);
     }
 
     /// Whether anyone asked anything of this vCPU or its pCPU. Looked at with NMIs held back: whoever asks later
@@ -129,57 +118,29 @@ impl<V: VirtualCpu> Vcpu<V> {
         u64::from(self.requests.peek()) | self.inbox.pending_marks() != 0
     }
 
-    /// Does what the guest left for, and says as what the trace knows it.
-    fn act(&mut self, exit: Exit, registers: &mut GuestRegisters) -> (ExitReason, About) {
-        let about = match exit {
-            Exit::Cpuid => self.cpuid(registers),
-            Exit::MsrRead => self.read_msr(registers),
-            Exit::MsrWrite => return self.write_msr(registers),
-            Exit::Io { access, next_rip } => self.io(access, next_rip, registers),
-            Exit::Hypercall => self.hypercall(registers),
-            other => self.rare(other, registers),
-        };
-        (exit.reason(), about)
-    }
-
     /// What a guest does seldom, or once.
     #[cold]
-    fn rare(&mut self, exit: Exit, registers: &GuestRegisters) -> About {
+    fn rare(&mut self, exit: Exit, registers: &mut GuestRegisters) -> Handled {
         let rip = self.cpu.rip();
+        let (mut low, mut about) = (0, rip);
         match exit {
             // Handled above.
-            Exit::Cpuid | Exit::MsrRead | Exit::MsrWrite | Exit::Io { .. } | Exit::Hypercall => About::default(),
-            Exit::NmiReturn => {
-                self.nmi_returns();
-                About::wide(rip)
-            }
-            Exit::NmiWindow => {
-                self.cpu.open_nmi_window();
-                About::wide(rip)
-            }
-            Exit::Xsetbv(len) => {
-                self.set_extended_control(registers, len);
-                About::wide(rip)
-            }
+            Exit::Cpuid | Exit::MsrRead | Exit::MsrWrite | Exit::Io | Exit::Hypercall => {}
+            Exit::NmiReturn => self.nmi_returns(),
+            Exit::NmiWindow => self.cpu.open_nmi_window(),
+            Exit::Xsetbv(len) => self.set_extended_control(registers, len),
             Exit::Debug => {
                 if !self.nmi_returned() {
                     self.cpu.reflect_exception(Exception::Debug);
                 }
-                About::wide(rip)
             }
-            Exit::Alignment => {
-                self.cpu.reflect_exception(Exception::AlignmentCheck);
-                About::wide(rip)
-            }
+            Exit::Alignment => self.cpu.reflect_exception(Exception::AlignmentCheck),
             Exit::NestedPageFault { gpa, detail } => {
                 let cause = if gpa & !0xFFF == APIC_PAGE { StopCause::ApicPage } else { StopCause::NestedPageFault };
-                self.stop(cause, gpa);
-                About { low: detail as u16, wide: gpa }
+                self.partition.stop_at(cause, gpa, rip);
+                (low, about) = (detail as u16, gpa);
             }
-            Exit::Shutdown => {
-                self.stop(StopCause::TripleFault, rip);
-                About::wide(rip)
-            }
+            Exit::Shutdown => self.partition.stop_at(StopCause::TripleFault, rip, rip),
             Exit::Skip(len) => {
                 // Where the CPU has not asked itself.
                 if self.cpu.privilege() == 0 {
@@ -187,28 +148,19 @@ impl<V: VirtualCpu> Vcpu<V> {
                 } else {
                     self.refuse(PolicyKind::Instruction, rip, 0, Exception::GeneralProtection);
                 }
-                About::wide(rip)
             }
-            Exit::Absent => {
-                self.refuse(PolicyKind::Instruction, rip, 0, Exception::InvalidOpcode);
-                About::wide(rip)
-            }
-            Exit::Refused => {
-                self.refuse(PolicyKind::Instruction, rip, 0, Exception::GeneralProtection);
-                About::wide(rip)
-            }
-            Exit::InvalidState | Exit::EntryRefused => {
-                self.stop_explained(exit, StopCause::InvalidState, rip);
-                About::wide(rip)
-            }
+            Exit::Absent => self.refuse(PolicyKind::Instruction, rip, 0, Exception::InvalidOpcode),
+            Exit::Refused => self.refuse(PolicyKind::Instruction, rip, 0, Exception::GeneralProtection),
+            Exit::InvalidState | Exit::EntryRefused => self.stop_explained(exit, StopCause::InvalidState, rip),
             Exit::Other(code) => {
                 self.stop_explained(exit, StopCause::BadExit, code);
-                About::wide(code)
+                about = code;
             }
-            Exit::ControlRegister => About::wide(rip),
+            Exit::ControlRegister => {}
             // What it is for is asked next.
-            Exit::Nmi => About::default(),
+            Exit::Nmi => about = 0,
         }
+        Handled::new(exit.reason(), low, about)
     }
 
     /// XSETBV for the guest: the CPU checks the value.
@@ -230,37 +182,13 @@ impl<V: VirtualCpu> Vcpu<V> {
         // It takes what fits.
         let _ = self.cpu.explain(exit, &mut words);
         self.partition.explanation.give(cause as u16, detail, &words);
-        self.stop(cause, detail);
-    }
-
-    /// Ends the partition for what this vCPU did.
-    #[cold]
-    fn stop(&mut self, cause: StopCause, detail: u64) {
-        let now = rdtsc();
-        if !self.partition.stop(cause, detail) {
-            return;
-        }
-        self.record_end(now, cause, detail);
-        defmt::error!(
-            "partition {=u16} stopped: cause {=u8}, detail {=u64:#x}, rip {=u64:#x}",
-            self.partition.number,
-            cause as u8,
-            detail,
-            self.cpu.rip()
-        );
+        self.partition.stop_at(cause, detail, self.cpu.rip());
     }
 
     /// Gives the guest what hardware would give for what it may not do, and counts it.
     #[cold]
     fn refuse(&mut self, kind: PolicyKind, target: u64, value: u64, exception: Exception) {
-        self.note_refusal(kind, target, value);
+        self.partition.note_refusal(kind, target, value);
         self.cpu.inject_exception(exception);
-    }
-
-    /// Notes what a guest tried in vain, when it goes on behind it.
-    #[cold]
-    fn note_refusal(&self, kind: PolicyKind, target: u64, value: u64) {
-        self.partition.refusals.count_access();
-        trace::record(rdtsc(), Event::PolicyRefused { kind, target, value });
     }
 }

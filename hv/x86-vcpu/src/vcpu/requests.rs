@@ -7,7 +7,8 @@ use partita_trace::event::Event;
 use partita_x86_policy::apic_events::{NmiState, Requests, VcpuAction};
 use partita_x86_policy::start_state::StartState;
 
-use super::{Unrecorded, Vcpu};
+use super::Vcpu;
+use super::common::Unrecorded;
 use crate::arch::{X86, kick};
 use crate::cpu::idt::WokenBy;
 use crate::cpu::percpu::{self, Order};
@@ -36,8 +37,8 @@ impl<V: VirtualCpu> Vcpu<V> {
     // Inlined, as everything that has nothing of a vendor would be one function for both vendors, in the code of one of them.
     #[inline(always)]
     fn record_pending(&self, exit: &mut Option<Unrecorded>) {
-        if let Some(Unrecorded { reason, about, entered }) = exit.take() {
-            self.record(reason, about, entered);
+        if let Some(exit) = exit.take() {
+            self.record(exit);
         }
     }
 

@@ -13,6 +13,8 @@ use partita_x86_policy::vmx::field::{self, segment};
 
 use super::VmxVcpu;
 use crate::cpu::{idt, rdtsc};
+use crate::vcpu::Vcpu;
+use crate::vcpu::common::{Handled, Unrecorded};
 use crate::vcpu::frame::{self, ExitFrame, place};
 use crate::vcpu::quick::*;
 
@@ -71,7 +73,7 @@ macro_rules! go_on {
 }
 
 /// Defines where exits lead, with the stack pointer at the frame's vCPU, and with all flags clear: handles [quick
-/// exits](crate::vcpu::quick), and calls [`on_exit`] for all others.
+/// exits](crate::vcpu::quick), calls the [common ones](crate::vcpu::common), and [`on_exit`] for all others.
 macro_rules! define_exit {
     ($(#[$doc:meta])* $name:ident, $traced:ident) => {
         $(#[$doc])*
@@ -148,7 +150,7 @@ macro_rules! define_exit {
                 // RDMSR. ECX is still the guest's.
                 "20:",
                 "cmp ecx, {apic_base_msr}",
-                "jne 5b",
+                "jne 25f",
                 "mov eax, [rsp + {apic_base}]",
                 "mov [rsp + {vendor}], rax",
                 "mov eax, [rsp + {apic_base} + 4]",
@@ -159,10 +161,10 @@ macro_rules! define_exit {
                 // A write of the ICR.
                 "21:",
                 "cmp ecx, {icr}",
-                "jne 5b",
+                "jne 35f",
                 "mov eax, [rsp + {vendor}]",
                 "mov ecx, [rsp + {rdx}]",
-                partita_x86_policy::quick_unicast!("5b"),
+                partita_x86_policy::quick_unicast!("35f"),
                 "mfence",
                 "lfence",
                 "wrmsr",
@@ -187,7 +189,7 @@ macro_rules! define_exit {
                 // CPUID, leaf 0.
                 "23:",
                 "cmp dword ptr [rsp + {vendor}], 0",
-                "jne 5b",
+                "jne 26f",
                 "mov eax, [rsp + {leaf_0}]",
                 "mov [rsp + {vendor}], rax",
                 "mov ebx, [rsp + {leaf_0} + 4]",
@@ -203,17 +205,26 @@ macro_rules! define_exit {
                 read!("rdi", "{qualification}"),
                 "and edi, {out_mask}",
                 "cmp edi, {quick_out}",
-                "jne 5b",
+                "jne 27f",
                 read!("rdi", "{dr7}"),
                 "test edi, {breakpoints}",
-                "jne 5b",
+                "jne 27f",
                 go_on!(),
                 record!($traced, "{out_event}", "{out}",
                     "movzx esi, byte ptr [rsp + {vendor}]",
                     "mov [rdi + rcx + {detail}], rsi"),
+
+                // What is as common, and takes more.
+                "25:",
+                common_exits!($traced),
                 ],
                 on_exit = sym on_exit,
                 on_rest = sym on_rest,
+                on_news = sym on_news,
+                on_msr_read = sym Vcpu::<VmxVcpu>::on_msr_read,
+                on_msr_write = sym Vcpu::<VmxVcpu>::on_msr_write,
+                on_cpuid = sym Vcpu::<VmxVcpu>::on_cpuid,
+                on_io = sym Vcpu::<VmxVcpu>::on_io,
                 on_refused = sym on_refused,
                 exit_reason = const field::EXIT_REASON.encoding(),
                 rflags = const field::GUEST_RFLAGS.encoding(),
@@ -273,6 +284,15 @@ extern "C" fn on_exit(frame: &mut ExitFrame<VmxVcpu>, entered: u64) -> ! {
 extern "C" fn on_rest(frame: &mut ExitFrame<VmxVcpu>) -> ! {
     // SAFETY: as in `on_exit`.
     unsafe { &mut *frame.vcpu }.on_rest(&mut frame.registers, frame.quick.entered);
+    // SAFETY: the frame is the one of this pCPU.
+    unsafe { enter_again(frame) }
+}
+
+/// Called after a [common exit](crate::vcpu::common) if anything is asked.
+#[cold]
+extern "C" fn on_news(frame: &mut ExitFrame<VmxVcpu>, handled: Handled) -> ! {
+    // SAFETY: as in `on_exit`.
+    unsafe { &mut *frame.vcpu }.on_news(&mut frame.registers, Unrecorded { handled, entered: frame.quick.entered });
     // SAFETY: the frame is the one of this pCPU.
     unsafe { enter_again(frame) }
 }

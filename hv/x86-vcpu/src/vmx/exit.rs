@@ -2,7 +2,6 @@
 
 use core::arch::asm;
 
-use partita_x86_policy::ports::IoAccess;
 use partita_x86_policy::vmx::event::{EventKind, InterruptionInfo};
 use partita_x86_policy::vmx::exit::{InstructionError, VmxExit};
 use partita_x86_policy::vmx::field;
@@ -29,10 +28,7 @@ impl VmxVcpu {
             VmxExit::Cpuid => Exit::Cpuid,
             VmxExit::Msr { write: false } => Exit::MsrRead,
             VmxExit::Msr { write: true } => Exit::MsrWrite,
-            VmxExit::Io => {
-                let access = IoAccess::from_vmx(self.vmcs().read(field::EXIT_QUALIFICATION));
-                Exit::Io { access, next_rip: self.next_rip() }
-            }
+            VmxExit::Io => Exit::Io,
             VmxExit::Vmcall => Exit::Hypercall,
             VmxExit::Nmi => {
                 unblock_nmis();

@@ -270,13 +270,13 @@ impl VirtualCpu for VmxVcpu {
         ]
     }
 
-    /// The CPU tells the length, prefixes included.
-    fn go_on(&mut self, _len: u64) -> bool {
-        self.go_to(self.next_rip())
+    fn go_behind_io(&mut self) -> bool {
+        self.go_on(0)
     }
 
-    fn go_to(&mut self, rip: u64) -> bool {
-        self.vmcs.write(field::GUEST_RIP, rip);
+    /// The CPU tells the length, prefixes included.
+    fn go_on(&mut self, _len: u64) -> bool {
+        self.vmcs.write(field::GUEST_RIP, self.next_rip());
         // One branch for all that is seldom.
         let rflags = self.vmcs.read(field::GUEST_RFLAGS) & (RFLAGS_TF | RFLAGS_RF);
         let state = Interruptibility(self.vmcs.read(field::GUEST_INTERRUPTIBILITY_STATE));
@@ -298,12 +298,17 @@ impl VirtualCpu for VmxVcpu {
         }
     }
 
+    fn io_access(&self) -> IoAccess {
+        IoAccess::from_vmx(self.vmcs.read(field::EXIT_QUALIFICATION))
+    }
+
     fn may_trap_on_io(&self) -> bool {
         io_breakpoint::may_hit(self.vmcs.read(field::GUEST_DR7))
     }
 
     #[cold]
-    fn trap_on_io(&mut self, access: IoAccess) {
+    fn trap_on_io(&mut self) {
+        let access = self.io_access();
         let dr7 = self.vmcs.read(field::GUEST_DR7);
         let hits = io_breakpoint::hits(access, dr7, self.cr4(), extended::breakpoints());
         if hits != 0 {
