@@ -169,11 +169,18 @@ fn is_immediate(before: &[u8]) -> bool {
     const fn mode(modrm: u8) -> (u8, bool) {
         (modrm >> 6, modrm & 7 == 4)
     }
+    /// With mode 0, no register but a displacement of 32 bits: from RIP by the ModRM byte, from 0 by the SIB byte.
+    const fn is_displaced(byte: u8) -> bool {
+        byte & 7 == 5
+    }
     match *before {
         [.., 0xB8..=0xBF | 0x68] => true,
-        [.., 0xC7, modrm] if matches!(mode(modrm), (0, false) | (3, _)) => true,
-        [.., 0xC7, modrm, _] if matches!(mode(modrm), (0, true) | (1, false)) => true,
+        [.., 0xC7, modrm] if mode(modrm).0 == 3 || mode(modrm) == (0, false) && !is_displaced(modrm) => true,
+        [.., 0xC7, modrm, sib] if mode(modrm) == (0, true) && !is_displaced(sib) => true,
+        [.., 0xC7, modrm, _] if mode(modrm) == (1, false) => true,
         [.., 0xC7, modrm, _, _] if mode(modrm) == (1, true) => true,
+        [.., 0xC7, modrm, _, _, _, _] if mode(modrm) == (0, false) && is_displaced(modrm) => true,
+        [.., 0xC7, modrm, sib, _, _, _, _] if mode(modrm) == (0, true) && is_displaced(sib) => true,
         [.., 0xC7, modrm, _, _, _, _] if mode(modrm) == (2, false) => true,
         [.., 0xC7, modrm, _, _, _, _, _] if mode(modrm) == (2, true) => true,
         _ => false,
@@ -198,7 +205,7 @@ mod tests {
             let found = targets(&[before, &0x20_0000_u32.to_le_bytes()].concat());
             assert!(found.contains(&(behind + 0x20_0000)), "{before:x?}: {found:x?}");
         }
-        let absolute: [&[u8]; 8] = [
+        let absolute: [&[u8]; 10] = [
             &[0xBF],
             &[0x48, 0xC7, 0xC0],
             &[0x68],
@@ -207,12 +214,22 @@ mod tests {
             &[0x48, 0xC7, 0x44, 0x24, 0x10],
             &[0x48, 0xC7, 0x80, 0, 1, 0, 0],
             &[0x48, 0xC7, 0x84, 0x24, 0, 1, 0, 0],
+            &[0x48, 0xC7, 0x05, 0, 1, 0, 0],
+            &[0x48, 0xC7, 0x04, 0x25, 0, 1, 0, 0],
         ];
         for before in absolute {
             let found = targets(&[before, &0x20_1234_u32.to_le_bytes()].concat());
             assert!(found.contains(&0x20_1234), "{before:x?}: {found:x?}");
         }
         assert!(!targets(&[&[0x90][..], &0x20_1234_u32.to_le_bytes()].concat()).contains(&0x20_1234));
+    }
+
+    #[test]
+    fn a_displacement_is_no_immediate() {
+        for before in [&[0x48, 0xC7, 0x05][..], &[0x48, 0xC7, 0x04, 0x25]] {
+            let found = targets(&[before, &0x20_1234_u32.to_le_bytes(), &[0; 4]].concat());
+            assert!(!found.contains(&0x20_1234), "{before:x?}: {found:x?}");
+        }
     }
 
     #[test]
