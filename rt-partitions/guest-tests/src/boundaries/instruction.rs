@@ -13,10 +13,14 @@ use super::enter::{RAX, RBX, RCX, RDX, Registers, State};
 use super::noted::SENT;
 use crate::counters::FIRST_VECTOR;
 
+/// Has the x2APIC ID (APM vol. 3 section E.4.15).
+const LEAF_AMD_TOPOLOGY: u32 = 0x8000_001E;
 const APIC_BASE: u32 = 0x1B;
 const EFER: u32 = 0xC000_0080;
 const ICR: u32 = 0x830;
 const ASSERT: u32 = 1 << 14;
+/// Delivery mode NMI.
+const NMI: u32 = 4 << 8;
 const TO_SELF: u32 = 1 << 18;
 const TO_ALL: u32 = 2 << 18;
 const TO_OTHERS: u32 = 3 << 18;
@@ -104,7 +108,7 @@ const fn icr(text: &'static str, to: To, command: u32) -> Row {
     Row(text, WRMSR, What::Icr(to, command | ASSERT), Where::Anywhere)
 }
 
-const ROWS: [Row; 55] = [
+const ROWS: [Row; 57] = [
     Row("NOP", &[0x90], What::Nothing, Where::Anywhere),
     cpuid("CPUID 0", 0, 0),
     cpuid("CPUID 1", 1, 0),
@@ -119,6 +123,7 @@ const ROWS: [Row; 55] = [
     cpuid("CPUID 0x80000000", 0x8000_0000, 0),
     cpuid("CPUID 0x80000001", 0x8000_0001, 0),
     cpuid("CPUID 0x80000008", 0x8000_0008, 0),
+    cpuid("CPUID 0x8000001E", LEAF_AMD_TOPOLOGY, 0),
     cpuid("CPUID of no leaf", 0x7FFF_FFFF, 0),
     rdmsr("RDMSR of APIC_BASE", APIC_BASE, Where::Anywhere),
     rdmsr("RDMSR of EFER", EFER, Where::Anywhere),
@@ -137,6 +142,7 @@ const ROWS: [Row; 55] = [
     wrmsr("WRMSR of the timer's entry", What::MsrWrite(0x832, LVT_MASKED), Where::Anywhere),
     wrmsr("WRMSR of PAT, with no exit", What::MsrWriteBack(0x277), Where::Anywhere),
     icr("an IPI to itself by its ID", To::Own, SENT as u32),
+    icr("an NMI to itself by its ID", To::Own, NMI),
     icr("an IPI to itself by the shorthand", To::Shorthand, TO_SELF | SENT as u32),
     icr("an IPI to all", To::Shorthand, TO_ALL | SENT as u32),
     icr("an IPI to the other CPU", To::Peer, FIRST_VECTOR as u32),
@@ -239,11 +245,16 @@ impl Instruction {
         matches!(self.what, What::Icr(_, command) if command as u8 == FIRST_VECTOR)
     }
 
+    /// Whether it sends an NMI to the CPU that executes it.
+    pub(super) const fn sends_nmi(&self) -> bool {
+        matches!(self.what, What::Icr(To::Own, command) if command & NMI != 0)
+    }
+
     /// Whether what it does depends on the CPU that executes it.
     pub(super) fn depends_on_cpu(&self) -> bool {
         match self.what {
             What::Icr(..) | What::MsrRead(APIC_BASE) => true,
-            What::Cpuid { leaf, .. } => matches!(leaf, 1 | 0xB | LEAF_PARTITION),
+            What::Cpuid { leaf, .. } => matches!(leaf, 1 | 0xB | LEAF_AMD_TOPOLOGY | LEAF_PARTITION),
             _ => false,
         }
     }

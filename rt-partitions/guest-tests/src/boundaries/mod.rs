@@ -10,6 +10,8 @@ mod noted;
 mod prefixes;
 mod registers;
 
+use core::arch::asm;
+use core::arch::x86_64::__cpuid;
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use instruction::Instruction;
@@ -23,14 +25,38 @@ use crate::{catch, counters, sse, trap};
 const LOOKS: u32 = 1000;
 /// CR4.OSXSAVE.
 const CR4_XSAVE: u64 = 1 << 18;
+/// The bit of ECX that CPUID 1 tells of it by.
+const OSXSAVE: u32 = 27;
+
+fn has_xsave() -> bool {
+    __cpuid(1).ecx >> 26 & 1 == 1
+}
 
 fn switch_on_xsave() {
-    if core::arch::x86_64::__cpuid(1).ecx >> 26 & 1 == 1 {
+    if has_xsave() {
         // SAFETY: lets the kernel execute XGETBV and XSETBV.
-        unsafe {
-            core::arch::asm!("mov {0}, cr4", "or {0}, {1}", "mov cr4, {0}", out(reg) _, in(reg) CR4_XSAVE, options(nostack));
-        }
+        unsafe { asm!("mov {0}, cr4", "or {0}, {1}", "mov cr4, {0}", out(reg) _, in(reg) CR4_XSAVE, options(nostack)) };
     }
+}
+
+fn switch_off_xsave() {
+    // SAFETY: nothing here uses what XSAVE has to be on for.
+    unsafe { asm!("mov {0}, cr4", "and {0}, {1}", "mov cr4, {0}", out(reg) _, in(reg) !CR4_XSAVE, options(nostack)) };
+}
+
+/// CPUID tells whether CR4.OSXSAVE is set, each time that it changes. Leaves it set.
+fn xsave_shows(claims: &mut Claims) {
+    if !has_xsave() {
+        return;
+    }
+    let mut wrong = 0;
+    for _ in 0..2 {
+        switch_off_xsave();
+        wrong += u64::from(__cpuid(1).ecx >> OSXSAVE & 1);
+        switch_on_xsave();
+        wrong += u64::from(!__cpuid(1).ecx >> OSXSAVE & 1);
+    }
+    claims.equal("CPUID 1 follows CR4.OSXSAVE", wrong, 0);
 }
 
 /// What the second CPU has to know: the first one's x2APIC ID, and whether they are a partition's.
@@ -52,6 +78,8 @@ fn claim(claims: &mut Claims, instruction: &Instruction, other: u32, in_partitio
     println!("{}", instruction.text);
     let arrived = || counters::count(counters::FIRST_VECTOR, other);
     let before = arrived();
+    let nmis = || counters::nmis(apic::id());
+    let nmis_before = nmis();
     let executed = events::claim(claims, instruction) + registers::claim(claims, instruction);
     if instruction.sends_to_other() {
         // Two of them can be one at the other CPU.
@@ -61,6 +89,9 @@ fn claim(claims: &mut Claims, instruction: &Instruction, other: u32, in_partitio
         });
         let count = arrived() - before;
         claims.about("  it arrives at the other CPU", has_all || (1..executed).contains(&count), count, executed);
+    }
+    if instruction.sends_nmi() {
+        claims.equal("  the NMI comes once", nmis() - nmis_before, executed);
     }
     if !in_partition || instruction.tells_its_end() {
         prefixes::claim(claims, instruction);
@@ -88,6 +119,7 @@ pub(crate) fn test(machine: &Machine) -> Result<(), Error> {
     noted::install();
     let pair = Pair::start(machine)?;
     prepare();
+    xsave_shows(&mut claims);
     for instruction in instruction::all(in_partition, pair.own, pair.peer) {
         claim(&mut claims, &instruction, pair.peer, in_partition);
     }
