@@ -1,7 +1,7 @@
 //! All of the CPU that the policy does not withhold works in a guest, on its first vCPU and on its second.
 
 use crate::guests::{PCPUS, assert_refused, by_machine, exits, guest, refusals};
-use crate::system::{Left, is_long, load, machine, options, run, uses_vmx};
+use crate::system::{Left, load, machine, options, run, uses_vmx};
 use partita_host::cargo_build;
 use partita_host::emulator::{Clock, MachineKind};
 use partita_host::outcome::RunOutcome;
@@ -123,18 +123,10 @@ fn what_exits_ends_as_on_a_cpu_by_instruction_count() {
     assert!(exits(&left, ExitReason::Kick) > 10, "kicks came in between");
 }
 
-/// Bochs takes ten seconds for each of the others, which the long form has.
-fn is_for_the_long_form() -> bool {
-    machine() != MachineKind::Qemu && !is_long()
-}
-
 /// The same of the other path out of a guest and back.
 #[test]
 #[ignore = "boots an emulator"]
 fn exits_without_a_trace_end_likewise_by_instruction_count() {
-    if is_for_the_long_form() {
-        return;
-    }
     let changes = [("test=cpu", "test=boundaries"), ("[[partition]]", "[trace]\nexits = false\n\n[[partition]]")];
     let left = run(&load("guest.toml", &changes), Clock::Icount, 120);
     assert_eq!(left.outcome, RunOutcome::Success, "{}", left.consoles());
@@ -147,9 +139,6 @@ fn exits_without_a_trace_end_likewise_by_instruction_count() {
 #[test]
 #[ignore = "boots an emulator"]
 fn a_cpu_ends_instructions_likewise_by_instruction_count() {
-    if is_for_the_long_form() {
-        return;
-    }
     let dir = tempfile::tempdir().unwrap();
     let kernel = cargo_build::payload("guest-tests").unwrap();
     let bare = BareRun {
